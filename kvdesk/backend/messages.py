@@ -1,0 +1,370 @@
+"""The frozen dataclasses that cross the pipe between the app and the engine process.
+
+Commands go down (app to worker), events come up. Values only: nothing here imports llama.cpp or does I/O.
+Times are milliseconds, sizes bytes, lengths tokens (= KV cells).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
+
+# --- shared values ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ChatTurn:
+    """One message of a prompt. ``role`` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+class BufferKind(StrEnum):
+    """What a llama.cpp buffer holds."""
+
+    WEIGHTS = "weights"
+    KV = "kv"
+    RECURRENT = "recurrent"
+    COMPUTE = "compute"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One line of llama.cpp's own accounting.
+
+    ``device`` is the memory domain it lies in ("CPU", "CUDA0", "RPC0[...]"), ``name`` llama.cpp's buffer type
+    ("CPU_Mapped", "CPU_REPACK", "CUDA0", ...), ``mapped`` true where the bytes are pages of the model file.
+    """
+
+    device: str
+    name: str
+    kind: BufferKind
+    size_bytes: int
+    mapped: bool = False
+
+
+@dataclass(frozen=True)
+class Device:
+    """One ggml device. ``kind`` is "cpu", "gpu", "igpu", "accel" or "rpc"; memory None where it cannot be told."""
+
+    name: str
+    description: str
+    kind: str
+    free_bytes: int | None
+    total_bytes: int | None
+
+
+@dataclass(frozen=True)
+class CacheBlock:
+    """One KV cache (a sliding-window model has two): ``cells`` of it exist, ``size_bytes`` in all."""
+
+    name: str
+    cells: int
+    layers: int
+    size_bytes: int
+    type_k: str
+    type_v: str
+
+
+@dataclass(frozen=True)
+class KvState:
+    """KV cells and bytes: occupied (hold a token) and allocated (exist). Recurrent state counts as bytes only."""
+
+    cells_used: int
+    cells_allocated: int
+    bytes_used: int
+    bytes_allocated: int
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What llama.cpp says of the loaded model."""
+
+    path: str
+    name: str
+    architecture: str
+    description: str
+    size_bytes: int
+    n_params: int
+    n_layer: int
+    n_ctx_train: int
+    n_vocab: int
+    has_chat_template: bool
+    is_recurrent: bool = False
+    is_hybrid: bool = False
+
+
+@dataclass(frozen=True)
+class ContextFacts:
+    """The context that now exists, as asked for (``settings``) and as made.
+
+    ``n_ctx`` are the cells allocated now (with ``allocation="grow"`` fewer than ``n_ctx_limit``, the length the
+    conversation may reach). ``how``: "new" (empty), "moved" (cells copied bit for bit), "converted" (cells turned
+    into other types), "reread" (tokens decoded again), "dropped" (could not be kept).
+    """
+
+    settings: ContextSettings
+    n_ctx: int
+    n_ctx_limit: int
+    flash_attn: bool
+    buffers: tuple[Buffer, ...]
+    caches: tuple[CacheBlock, ...]
+    kv: KvState
+    how: str
+    kept_tokens: int
+    elapsed_ms: float
+
+
+class StopReason(StrEnum):
+    """Why a reply ended."""
+
+    EOS = "eos"
+    STOP_STRING = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    CONTEXT_FULL = "context"
+
+
+@dataclass(frozen=True)
+class TurnStats:
+    """One finished turn. ``prompt_tokens`` is the whole prompt, of which ``reused_tokens`` were still in the cache;
+    ``reread_tokens`` had been computed before and had to be read again."""
+
+    stop_reason: StopReason
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+    ttft_ms: float
+    prompt_tokens_per_second: float | None
+    tokens_per_second: float | None
+    reread_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class GrowStep:
+    """One growth of the context: ``at_tokens`` were occupied when ``from_cells`` became ``to_cells``."""
+
+    at_tokens: int
+    from_cells: int
+    to_cells: int
+    ms: float
+
+
+# --- commands --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load ``path`` (of a split model: its first part) and make a context. Replaces what is loaded."""
+
+    path: str
+    settings: EngineSettings
+
+
+@dataclass(frozen=True)
+class SetContext:
+    """Make the context anew with ``settings``; weights stay, the cells of the conversation are kept if possible."""
+
+    settings: ContextSettings
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Answer ``turns``. With ``continue_last`` the last turn is an unfinished assistant reply to go on with.
+
+    ``conversation_id`` names whose cells these are; ``sampling.max_tokens`` 0 is no limit but the context's.
+    """
+
+    request_id: int
+    conversation_id: str
+    turns: tuple[ChatTurn, ...]
+    sampling: SamplingSettings
+    overflow: str = "stop"
+    continue_last: bool = False
+    draft: str = ""
+
+
+@dataclass(frozen=True)
+class CountTokens:
+    """How many tokens ``turns`` make as a prompt; answered also while a reply is being generated."""
+
+    request_id: int
+    turns: tuple[ChatTurn, ...]
+
+
+@dataclass(frozen=True)
+class GrowAnswer:
+    """The app's word on a GrowWanted. ``action``: "grow", "stop", "convert" (to ``type_k``/``type_v`` first), "trim"."""
+
+    action: str
+    type_k: str = ""
+    type_v: str = ""
+
+
+@dataclass(frozen=True)
+class Unload:
+    """Let go of model and context; the process stays."""
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """Let go of everything and exit."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Abort what is under way (load, prompt, reply); harmless when nothing is."""
+
+
+Command = Load | SetContext | Generate | CountTokens | GrowAnswer | Unload | Shutdown | Stop
+
+# --- events ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Started:
+    """The worker runs and llama.cpp's libraries are loaded."""
+
+    pid: int
+    devices: tuple[Device, ...]
+    system_info: str
+    has_rpc: bool
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """``fraction`` 0.0 to 1.0 of the weights are read (llama.cpp's progress callback)."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Warming:
+    """Weights and context exist; the warm-up decode that may kill the process starts now."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Model and context are ready to chat."""
+
+    model: ModelFacts
+    context: ContextFacts
+    elapsed_ms: float
+
+
+@dataclass(frozen=True)
+class ContextMade:
+    """SetContext is done."""
+
+    context: ContextFacts
+
+
+@dataclass(frozen=True)
+class PromptProgress:
+    """``done`` of ``total`` prompt tokens are in the cache, ``reused`` of them from before."""
+
+    request_id: int
+    done: int
+    total: int
+    reused: int
+
+
+@dataclass(frozen=True)
+class TextGenerated:
+    """More of a reply, coalesced: ``text`` to append, ``n_tokens`` generated so far, ``tokens_per_second`` so far."""
+
+    request_id: int
+    text: str
+    n_tokens: int
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True)
+class TurnFinished:
+    """The reply is whole (or was stopped); all its text has been sent before."""
+
+    request_id: int
+    stats: TurnStats
+    kv: KvState
+
+
+@dataclass(frozen=True)
+class KvChanged:
+    """Occupancy moved."""
+
+    kv: KvState
+
+
+@dataclass(frozen=True)
+class TokensCounted:
+    """The answer to CountTokens."""
+
+    request_id: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class GrowWanted:
+    """The reply waits: the cells are full and the context would grow. Answer with GrowAnswer.
+
+    ``failed`` holds llama.cpp's words when the step was tried and the allocation failed; the old cells are back.
+    """
+
+    request_id: int
+    at_tokens: int
+    from_cells: int
+    to_cells: int
+    settings: ContextSettings
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A growth step happened."""
+
+    step: GrowStep
+    context: ContextFacts
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """Unload is done."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A command failed; the process lives and what was loaded before is still usable where possible.
+
+    ``kind`` is the name of the class in errors.py that the app raises or shows, ``request_id`` 0 when the command
+    had none, ``model_kept`` whether a model is still loaded.
+    """
+
+    kind: str
+    sentence: str
+    request_id: int = 0
+    asked_bytes: int | None = None
+    model_kept: bool = True
+    prompt_tokens: int = 0
+    n_ctx: int = 0
+
+
+Event = (
+    Started
+    | LoadProgress
+    | Warming
+    | Loaded
+    | ContextMade
+    | PromptProgress
+    | TextGenerated
+    | TurnFinished
+    | KvChanged
+    | TokensCounted
+    | GrowWanted
+    | Grown
+    | Unloaded
+    | Failed
+)

@@ -1,0 +1,176 @@
+"""Every setting as frozen dataclasses; field metadata (label, unit, bounds, choices, help) drives form and flags.
+
+Names are llama.cpp's. Pure values: no I/O, any thread or process. Rules that llama.cpp would enforce by
+failing are checked by ``context_problems`` before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+CACHE_TYPES: tuple[str, ...] = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+"""KV cache types that llama.cpp's own tools accept (common/arg.cpp, kv_cache_types)."""
+
+QUANTIZED_CACHE_TYPES = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
+QUANTIZED_BLOCK = 32
+"""Values in one block of each of QUANTIZED_CACHE_TYPES (ggml-common.h: QK8_0, QK4_0, ...)."""
+
+BITS_PER_VALUE: Mapping[str, float] = {
+    "f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q5_1": 6.0, "q5_0": 5.5,
+    "q4_1": 5.0, "q4_0": 4.5, "iq4_nl": 4.5,
+}  # fmt: skip
+"""Bits per cached value, block scales included (ggml-common.h)."""
+
+FLASH_ATTN: tuple[str, ...] = ("auto", "on", "off")
+ALLOCATIONS: tuple[str, ...] = ("grow", "reserve")
+OVERFLOWS: tuple[str, ...] = ("ask", "stop", "truncate-middle", "rolling")
+
+MIB = 1024 * 1024
+
+
+def _meta(label: str, help_text: str, **more: Any) -> dict[str, Any]:
+    return {"label": label, "help": help_text, **more}
+
+
+class _Values:
+    """What all settings share: a plain JSON form that tolerates unknown and missing keys."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict of the fields, tuples as lists."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings in ``values``; unknown keys are ignored, missing ones take their default."""
+        known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        picked = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**picked)
+
+
+@dataclass(frozen=True)
+class ModelSettings(_Values):
+    """What a change of needs the weights loaded anew."""
+
+    n_gpu_layers: int = field(
+        default=-1,
+        metadata=_meta("GPU Offload", "Layers held by the GPU, counted from the output; -1 is all.", unit="layers", minimum=-1),
+    )
+    use_mmap: bool = field(default=True, metadata=_meta("Memory-map Weights", "Map the file instead of copying it."))
+    use_extra_bufts: bool = field(
+        default=True, metadata=_meta("CPU Repacking", "Keep repacked copies of weights that this CPU computes faster with.")
+    )
+    rpc_servers: tuple[str, ...] = field(
+        default=(), metadata=_meta("Network Workers", "llama.cpp RPC workers as host:port, each a device of its own.")
+    )
+
+
+@dataclass(frozen=True)
+class ContextSettings(_Values):
+    """What a change of needs only a new context; the weights stay loaded."""
+
+    n_ctx: int = field(
+        default=8192,
+        metadata=_meta("Context Length", "Tokens the conversation may hold (n_ctx); 0 is the model's own.", unit="tokens", minimum=0),
+    )
+    type_k: str = field(
+        default="f16", metadata=_meta("K Cache Quantization Type", "Type of cached keys.", choices=CACHE_TYPES)
+    )
+    type_v: str = field(
+        default="f16",
+        metadata=_meta("V Cache Quantization Type", "Type of cached values; quantized needs Flash Attention.", choices=CACHE_TYPES),
+    )
+    flash_attn: str = field(
+        default="auto", metadata=_meta("Flash Attention", "Fused attention; auto lets llama.cpp decide.", choices=FLASH_ATTN)
+    )
+    n_batch: int = field(
+        default=2048, metadata=_meta("Evaluation Batch Size", "Prompt tokens handed over at once (n_batch).", unit="tokens", minimum=1)
+    )
+    n_ubatch: int = field(
+        default=512, metadata=_meta("Physical Batch Size", "Tokens computed at once (n_ubatch).", unit="tokens", minimum=1)
+    )
+    swa_full: bool = field(
+        default=False, metadata=_meta("Full Sliding Window Cache", "Keep all tokens in sliding-window layers too; costs much memory.")
+    )
+    n_seq_max: int = field(
+        default=1, metadata=_meta("Parallel Sequences", "Conversations computed side by side.", unit="sequences", minimum=1, maximum=256)
+    )
+    n_threads: int = field(
+        default=0, metadata=_meta("Threads", "CPU threads; 0 is one per physical core.", unit="threads", minimum=0)
+    )
+    allocation: str = field(
+        default="grow",
+        metadata=_meta("Allocation", "Grow with the chat, or reserve the whole context at once.", choices=ALLOCATIONS),
+    )
+    initial_ctx: int = field(
+        default=2048, metadata=_meta("Initial Context", "Cells to start with when growing.", unit="tokens", minimum=256)
+    )
+
+
+@dataclass(frozen=True)
+class SamplingSettings(_Values):
+    """How the next token is chosen."""
+
+    temperature: float = field(default=0.8, metadata=_meta("Temperature", "0 is greedy.", minimum=0.0, maximum=5.0))
+    top_k: int = field(default=40, metadata=_meta("Top K", "Keep the K likeliest tokens; 0 is off.", minimum=0))
+    top_p: float = field(default=0.95, metadata=_meta("Top P", "Keep tokens up to this probability mass.", minimum=0.0, maximum=1.0))
+    min_p: float = field(default=0.05, metadata=_meta("Min P", "Drop tokens below this share of the best.", minimum=0.0, maximum=1.0))
+    repeat_penalty: float = field(default=1.0, metadata=_meta("Repeat Penalty", "1 is off.", minimum=0.0, maximum=5.0))
+    repeat_last_n: int = field(default=64, metadata=_meta("Repeat Window", "Tokens the penalty looks back on.", unit="tokens", minimum=0))
+    seed: int = field(default=-1, metadata=_meta("Seed", "-1 is a new one each time.", minimum=-1))
+    max_tokens: int = field(default=1024, metadata=_meta("Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0))
+
+
+@dataclass(frozen=True)
+class EngineSettings(_Values):
+    """Everything one loaded model runs with."""
+
+    model: ModelSettings = ModelSettings()
+    context: ContextSettings = ContextSettings()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(
+            ModelSettings.from_dict(values.get("model", {})), ContextSettings.from_dict(values.get("context", {}))
+        )
+
+
+def pad256(n: int) -> int:
+    """``n`` cells as llama.cpp pads them: up to a multiple of 256 (llama-context.cpp, GGML_PAD(n_ctx, 256))."""
+    return (n + 255) // 256 * 256
+
+
+def context_problems(
+    settings: ContextSettings, head_sizes_k: tuple[int, ...] = (), head_sizes_v: tuple[int, ...] = ()
+) -> dict[str, str]:
+    """Field name -> why llama.cpp would refuse its value; empty when all is possible.
+
+    ``head_sizes_k`` and ``head_sizes_v`` are the model's K and V head sizes (values per head, over all layers),
+    empty while no model is chosen. Source: llama-context.cpp, llama_init_from_model.
+    """
+    problems: dict[str, str] = {}
+    if settings.type_v in QUANTIZED_CACHE_TYPES and settings.flash_attn == "off":
+        problems["type_v"] = "V quantization needs Flash Attention"
+    for name, value, sizes in (
+        ("type_k", settings.type_k, head_sizes_k),
+        ("type_v", settings.type_v, head_sizes_v),
+    ):
+        if value not in CACHE_TYPES:
+            problems[name] = f"unknown cache type {value!r}; possible: {', '.join(CACHE_TYPES)}"
+        odd = [size for size in sizes if size and size % QUANTIZED_BLOCK]
+        if value in QUANTIZED_CACHE_TYPES and odd:
+            problems[name] = f"{value} packs {QUANTIZED_BLOCK} values a block, which does not divide the head size {odd[0]}"
+    for name, choices in (("flash_attn", FLASH_ATTN), ("allocation", ALLOCATIONS)):
+        if getattr(settings, name) not in choices:
+            problems[name] = f"{getattr(settings, name)!r} is not one of {', '.join(choices)}"
+    for f in dataclasses.fields(settings):
+        low, high = f.metadata.get("minimum"), f.metadata.get("maximum")
+        value = getattr(settings, f.name)
+        if low is not None and value < low:
+            problems[f.name] = f"{f.metadata['label']} is {value}; the least is {low}"
+        if high is not None and value > high:
+            problems[f.name] = f"{f.metadata['label']} is {value}; the most is {high}"
+    return problems

@@ -1,0 +1,60 @@
+"""Where kvdesk keeps its files, on every system; the one frozen/unfrozen test. Any process.
+
+``KVDESK_HOME`` moves everything under one folder (tests, portable installs).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def _folder(kind: str) -> Path:
+    home = os.environ.get("KVDESK_HOME")
+    if home:
+        path = Path(home) / kind
+    else:
+        import platformdirs
+
+        dirs = platformdirs.PlatformDirs("kvdesk", appauthor=False)
+        path = {
+            "config": dirs.user_config_path,
+            "data": dirs.user_data_path,
+            "cache": dirs.user_cache_path,
+            "log": dirs.user_log_path,
+        }[kind]
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def config_dir() -> Path:
+    """Settings; made when absent."""
+    return _folder("config")
+
+
+def data_dir() -> Path:
+    """Conversations, session logs, snapshots; made when absent."""
+    return _folder("data")
+
+
+def cache_dir() -> Path:
+    """What can be made again; made when absent."""
+    return _folder("cache")
+
+
+def log_dir() -> Path:
+    """Per-run logs of both processes; made when absent."""
+    return _folder("log")
+
+
+def is_frozen() -> bool:
+    """True inside a PyInstaller bundle."""
+    return bool(getattr(sys, "frozen", False))
+
+
+def resource_dir() -> Path:
+    """Icons and style sheets: in the package when installed or frozen, beside it in a checkout."""
+    package = Path(getattr(sys, "_MEIPASS", "")) / "kvdesk" if is_frozen() else Path(__file__).parent
+    installed = package / "resources"
+    return installed if installed.is_dir() else package.parent / "resources"
