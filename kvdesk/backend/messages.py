@@ -49,13 +49,17 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Device:
-    """One ggml device. ``kind`` is "cpu", "gpu", "igpu", "accel" or "rpc"; memory None where it cannot be told."""
+    """One ggml device. ``kind`` is "cpu", "gpu", "igpu", "accel" or "rpc"; memory None where it cannot be told.
+
+    ``device_id`` is ggml's own (``ggml_backend_dev_props.device_id``, a PCI bus id such as "0000:c1:00.0"), "" if none.
+    """
 
     name: str
     description: str
     kind: str
     free_bytes: int | None
     total_bytes: int | None
+    device_id: str = ""
 
 
 @dataclass(frozen=True)
