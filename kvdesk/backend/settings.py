@@ -1,4 +1,4 @@
-"""Every setting as frozen dataclasses; field metadata (label, unit, bounds, choices, help) drives form and flags.
+"""Every setting as frozen dataclasses; field metadata (label, unit, bounds, step, choices, help) drives form and flags.
 
 Names are llama.cpp's. Pure values: no I/O, any thread or process. Rules that llama.cpp would enforce by
 failing are checked by ``context_problems`` before anything is loaded.
@@ -57,7 +57,7 @@ class ModelSettings(_Values):
 
     n_gpu_layers: int = field(
         default=-1,
-        metadata=_meta("GPU Offload", "Layers held by the GPU, counted from the output; -1 is all.", unit="layers", minimum=-1),
+        metadata=_meta("GPU Offload", "Layers held by the GPU, counted from the output; -1 is all.", unit="layers", minimum=-1, minimum_means="all"),
     )
     use_mmap: bool = field(default=True, metadata=_meta("Memory-map Weights", "Map the file instead of copying it."))
     use_extra_bufts: bool = field(
@@ -74,7 +74,7 @@ class ContextSettings(_Values):
 
     n_ctx: int = field(
         default=8192,
-        metadata=_meta("Context Length", "Tokens the conversation may hold (n_ctx); 0 is the model's own.", unit="tokens", minimum=0),
+        metadata=_meta("Context Length", "Tokens the conversation may hold (n_ctx); 0 is the model's own.", unit="tokens", minimum=0, minimum_means="the model's own", step=256),
     )
     type_k: str = field(
         default="f16", metadata=_meta("K Cache Quantization Type", "Type of cached keys.", choices=CACHE_TYPES)
@@ -99,14 +99,14 @@ class ContextSettings(_Values):
         default=1, metadata=_meta("Parallel Sequences", "Conversations computed side by side.", unit="sequences", minimum=1, maximum=256)
     )
     n_threads: int = field(
-        default=0, metadata=_meta("Threads", "CPU threads; 0 is one per physical core.", unit="threads", minimum=0)
+        default=0, metadata=_meta("Threads", "CPU threads; 0 is one per physical core.", unit="threads", minimum=0, minimum_means="one per core")
     )
     allocation: str = field(
         default="grow",
         metadata=_meta("Allocation", "Grow with the chat, or reserve the whole context at once.", choices=ALLOCATIONS),
     )
     initial_ctx: int = field(
-        default=2048, metadata=_meta("Initial Context", "Cells to start with when growing.", unit="tokens", minimum=256)
+        default=2048, metadata=_meta("Initial Context", "Cells to start with when growing.", unit="tokens", minimum=256, step=256)
     )
 
 
@@ -114,14 +114,14 @@ class ContextSettings(_Values):
 class SamplingSettings(_Values):
     """How the next token is chosen."""
 
-    temperature: float = field(default=0.8, metadata=_meta("Temperature", "0 is greedy.", minimum=0.0, maximum=5.0))
-    top_k: int = field(default=40, metadata=_meta("Top K", "Keep the K likeliest tokens; 0 is off.", minimum=0))
-    top_p: float = field(default=0.95, metadata=_meta("Top P", "Keep tokens up to this probability mass.", minimum=0.0, maximum=1.0))
-    min_p: float = field(default=0.05, metadata=_meta("Min P", "Drop tokens below this share of the best.", minimum=0.0, maximum=1.0))
-    repeat_penalty: float = field(default=1.0, metadata=_meta("Repeat Penalty", "1 is off.", minimum=0.0, maximum=5.0))
-    repeat_last_n: int = field(default=64, metadata=_meta("Repeat Window", "Tokens the penalty looks back on.", unit="tokens", minimum=0))
-    seed: int = field(default=-1, metadata=_meta("Seed", "-1 is a new one each time.", minimum=-1))
-    max_tokens: int = field(default=1024, metadata=_meta("Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0))
+    temperature: float = field(default=0.8, metadata=_meta("Temperature", "0 is greedy.", minimum=0.0, maximum=5.0, minimum_means="0 (greedy)", step=0.05))
+    top_k: int = field(default=40, metadata=_meta("Top K", "Keep the K likeliest tokens; 0 is off.", minimum=0, minimum_means="off"))
+    top_p: float = field(default=0.95, metadata=_meta("Top P", "Keep tokens up to this probability mass; 1 is off.", minimum=0.0, maximum=1.0, step=0.01))
+    min_p: float = field(default=0.05, metadata=_meta("Min P", "Drop tokens below this share of the best; 0 is off.", minimum=0.0, maximum=1.0, minimum_means="off", step=0.01))
+    repeat_penalty: float = field(default=1.0, metadata=_meta("Repeat Penalty", "1 is off.", minimum=0.0, maximum=5.0, step=0.01))
+    repeat_last_n: int = field(default=64, metadata=_meta("Repeat Window", "Tokens the penalty looks back on.", unit="tokens", minimum=0, minimum_means="off"))
+    seed: int = field(default=-1, metadata=_meta("Seed", "-1 is a new one each time.", minimum=-1, maximum=2**32 - 2, minimum_means="new each time"))
+    max_tokens: int = field(default=1024, metadata=_meta("Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0, minimum_means="no limit", step=64))
 
 
 @dataclass(frozen=True)
