@@ -1,0 +1,367 @@
+"""Colours, fonts and the one style sheet of the app, light and dark. UI thread.
+
+The sheet is written for Qt's Fusion style. Whoever owns the QApplication applies it; widgets get the Theme.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
+from PySide6.QtWidgets import QWidget
+
+from kvdesk.paths import resource_dir
+
+
+@dataclass(frozen=True)
+class ChartColors:
+    """One colour per thing that memory charts draw.
+
+    The six areas (``weights`` to ``others``) hold at least 3:1 against the surface and stay apart from one another
+    for protanopes, deuteranopes and tritanopes (tests/ui/test_theme.py computes both).
+    """
+
+    weights: str
+    kv_used: str
+    kv_free: str
+    compute: str
+    overhead: str
+    others: str
+    oom_line: str
+    predicted: str
+    grid: str
+    axis: str
+    event: str
+
+
+@dataclass(frozen=True)
+class Theme:
+    """One look. Colours are ``#rrggbb``.
+
+    ``window`` lies behind panels, ``surface`` is a panel, ``surface_raised`` what stands out on it (hovered rows,
+    user messages). ``amber``, ``red`` and ``green`` are readable as text on all three.
+    """
+
+    name: str
+    is_dark: bool
+    window: str
+    surface: str
+    surface_raised: str
+    border: str
+    text: str
+    text_muted: str
+    accent: str
+    accent_text: str
+    amber: str
+    red: str
+    green: str
+    code_background: str
+    selection: str
+    chart: ChartColors
+
+
+LIGHT = Theme(
+    name="light",
+    is_dark=False,
+    window="#f4f5f7",
+    surface="#ffffff",
+    surface_raised="#eceef2",
+    border="#d3d8df",
+    text="#1c2128",
+    text_muted="#59636e",
+    accent="#0a5fa5",
+    accent_text="#ffffff",
+    amber="#8a5700",
+    red="#b42318",
+    green="#1a7440",
+    code_background="#f6f7f9",
+    selection="#b9d9f7",
+    chart=ChartColors(
+        weights="#0072b2",
+        kv_used="#c04a00",
+        kv_free="#cc8430",
+        compute="#1a9e78",
+        overhead="#4a5563",
+        others="#c274a6",
+        oom_line="#b3001b",
+        predicted="#3d4450",
+        grid="#e3e6eb",
+        axis="#59636e",
+        event="#6b3fa0",
+    ),
+)
+
+DARK = Theme(
+    name="dark",
+    is_dark=True,
+    window="#16191d",
+    surface="#1f2329",
+    surface_raised="#2a2f37",
+    border="#3a414b",
+    text="#e4e8ee",
+    text_muted="#9aa5b1",
+    accent="#5aa9e6",
+    accent_text="#0b1520",
+    amber="#e3a63a",
+    red="#f2776b",
+    green="#5fc487",
+    code_background="#191c21",
+    selection="#2f5478",
+    chart=ChartColors(
+        weights="#3f9fdc",
+        kv_used="#f0772b",
+        kv_free="#a8622f",
+        compute="#3cc49c",
+        overhead="#7d8997",
+        others="#e3a3cd",
+        oom_line="#ff5c5c",
+        predicted="#d5dbe3",
+        grid="#2d333b",
+        axis="#9aa5b1",
+        event="#b79bea",
+    ),
+)
+
+BODY_POINTS = 10.0
+"""Size of body text, except on macOS, where a point is a pixel and the system's own size stays."""
+
+
+def theme_named(name: str, is_system_dark: bool = False) -> Theme:
+    """The theme for ``name`` "light" or "dark"; any other name ("system") follows ``is_system_dark``."""
+    return {"light": LIGHT, "dark": DARK}.get(name, DARK if is_system_dark else LIGHT)
+
+
+def body_font(system_font: QFont) -> QFont:
+    """``system_font`` at the size of body text."""
+    font = QFont(system_font)
+    if sys.platform != "darwin":
+        font.setPointSizeF(BODY_POINTS)
+    return font
+
+
+def mono_font(body: QFont) -> QFont:
+    """The system's fixed-width font, a touch smaller than ``body`` because it looks larger."""
+    font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
+    font.setPointSizeF(max(8.0, body.pointSizeF() - 0.5))
+    return font
+
+
+def set_role(widget: QWidget, role: str) -> None:
+    """Give ``widget`` a role that the style sheet knows, also when it has been shown already."""
+    if widget.property("role") == role:
+        return
+    widget.setProperty("role", role)
+    widget.style().unpolish(widget)
+    widget.style().polish(widget)
+
+
+def palette(theme: Theme) -> QPalette:
+    """The palette behind the style sheet: what it does not reach (item views, native dialogs) takes these."""
+    roles = {
+        QPalette.ColorRole.Window: theme.window,
+        QPalette.ColorRole.WindowText: theme.text,
+        QPalette.ColorRole.Base: theme.surface,
+        QPalette.ColorRole.AlternateBase: theme.surface_raised,
+        QPalette.ColorRole.Text: theme.text,
+        QPalette.ColorRole.PlaceholderText: theme.text_muted,
+        QPalette.ColorRole.Button: theme.surface,
+        QPalette.ColorRole.ButtonText: theme.text,
+        QPalette.ColorRole.BrightText: theme.red,
+        QPalette.ColorRole.ToolTipBase: theme.surface_raised,
+        QPalette.ColorRole.ToolTipText: theme.text,
+        QPalette.ColorRole.Highlight: theme.selection,
+        QPalette.ColorRole.HighlightedText: theme.text,
+        QPalette.ColorRole.Accent: theme.accent,
+        QPalette.ColorRole.Link: theme.accent,
+        QPalette.ColorRole.LinkVisited: theme.accent,
+        QPalette.ColorRole.Light: theme.surface_raised,
+        QPalette.ColorRole.Midlight: theme.surface_raised,
+        QPalette.ColorRole.Mid: theme.border,
+        QPalette.ColorRole.Dark: theme.border,
+        QPalette.ColorRole.Shadow: "#000000",
+    }
+    result = QPalette()
+    for role, color in roles.items():
+        result.setColor(role, QColor(color))
+    for role in (QPalette.ColorRole.Text, QPalette.ColorRole.WindowText, QPalette.ColorRole.ButtonText):
+        result.setColor(QPalette.ColorGroup.Disabled, role, QColor(mix(theme.text_muted, theme.surface, 0.35)))
+    return result
+
+
+def mix(color: str, other: str, share: float) -> str:
+    """``color`` with ``share`` (0 to 1) of ``other`` in it."""
+    a, b = QColor(color), QColor(other)
+    parts = ((x * (1 - share) + y * share) for x, y in zip(a.getRgb()[:3], b.getRgb()[:3], strict=True))
+    return "#{:02x}{:02x}{:02x}".format(*(round(part) for part in parts))
+
+
+def style_sheet(theme: Theme) -> str:
+    """The app's style sheet.
+
+    Roles (dynamic property ``role``): "card", "primary", "danger", "muted", "heading", "amber", "red", "green",
+    "flat" (a button without a frame).
+    """
+    values = {
+        "window": theme.window,
+        "surface": theme.surface,
+        "raised": theme.surface_raised,
+        "border": theme.border,
+        "border_strong": mix(theme.border, theme.text_muted, 0.35),
+        "text": theme.text,
+        "muted": theme.text_muted,
+        "faint": mix(theme.text_muted, theme.surface, 0.35),
+        "accent": theme.accent,
+        "accent_hover": mix(theme.accent, theme.text, 0.15),
+        "accent_text": theme.accent_text,
+        "amber": theme.amber,
+        "red": theme.red,
+        "red_soft": mix(theme.surface, theme.red, 0.12),
+        "green": theme.green,
+        "selection": theme.selection,
+        "handle": mix(theme.surface_raised, theme.text_muted, 0.45),
+        "handle_hover": mix(theme.surface_raised, theme.text_muted, 0.75),
+        "icons": (resource_dir() / "icons").as_posix(),
+        "theme": theme.name,
+    }
+    sheet = _SHEET
+    for name, value in values.items():
+        sheet = sheet.replace(f"@{name}@", value)
+    return sheet
+
+
+_SHEET = """
+QMainWindow, QDialog, QMessageBox { background: @window@; color: @text@; }
+QToolTip { background: @raised@; color: @text@; border: 1px solid @border@; padding: 4px 6px; }
+
+QFrame[role="card"] { background: @surface@; border: 1px solid @border@; border-radius: 8px; }
+QLabel { background: transparent; }
+QLabel[role="muted"] { color: @muted@; }
+QLabel[role="heading"] { font-weight: 600; }
+QLabel[role="amber"] { color: @amber@; }
+QLabel[role="red"] { color: @red@; }
+QLabel[role="green"] { color: @green@; }
+
+QPushButton { background: @surface@; color: @text@; border: 1px solid @border_strong@; border-radius: 6px;
+    padding: 4px 12px; min-height: 18px; }
+QPushButton:hover { background: @raised@; }
+QPushButton:pressed { background: @border@; }
+QPushButton:focus { border-color: @accent@; }
+QPushButton:checked { background: @selection@; border-color: @accent@; }
+QPushButton:disabled { color: @faint@; background: transparent; border-color: @border@; }
+QPushButton[role="primary"] { background: @accent@; color: @accent_text@; border-color: @accent@; font-weight: 600; }
+QPushButton[role="primary"]:hover { background: @accent_hover@; border-color: @accent_hover@; }
+QPushButton[role="primary"]:focus { border-color: @text@; }
+QPushButton[role="primary"]:disabled { background: @raised@; color: @faint@; border-color: @border@; }
+QPushButton[role="danger"] { color: @red@; border-color: @red@; }
+QPushButton[role="danger"]:hover { background: @red_soft@; }
+QPushButton[role="flat"] { background: transparent; border-color: transparent; padding: 4px 8px; }
+QPushButton[role="flat"]:hover { background: @raised@; }
+QPushButton[role="flat"]:focus { border-color: @accent@; }
+
+QToolButton { background: transparent; color: @text@; border: 1px solid transparent; border-radius: 6px; padding: 3px; }
+QToolButton:hover { background: @raised@; }
+QToolButton:pressed, QToolButton:checked { background: @selection@; }
+QToolButton:focus { border-color: @accent@; }
+QToolButton:disabled { color: @faint@; }
+
+QLineEdit, QPlainTextEdit, QTextEdit, QSpinBox, QDoubleSpinBox, QComboBox { background: @surface@; color: @text@;
+    border: 1px solid @border_strong@; border-radius: 6px;
+    selection-background-color: @selection@; selection-color: @text@; }
+QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox { padding: 3px 8px; min-height: 18px; }
+QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus, QComboBox:focus {
+    border-color: @accent@; }
+QLineEdit:disabled, QSpinBox:disabled, QDoubleSpinBox:disabled, QComboBox:disabled { color: @faint@;
+    border-color: @border@; background: transparent; }
+QAbstractSpinBox QLineEdit { background: transparent; border: none; border-radius: 0; padding: 0 2px 0 6px; min-height: 0; }
+QComboBox { padding-right: 22px; }
+QComboBox::drop-down { subcontrol-origin: padding; subcontrol-position: center right; width: 22px; border: none; }
+QComboBox::down-arrow { image: url("@icons@/arrow-down-@theme@.svg"); width: 12px; height: 12px; }
+QComboBox QAbstractItemView { background: @surface@; color: @text@; border: 1px solid @border_strong@;
+    selection-background-color: @selection@; selection-color: @text@; outline: none; padding: 2px; }
+QSpinBox, QDoubleSpinBox { padding-right: 20px; }
+QSpinBox::up-button, QDoubleSpinBox::up-button { subcontrol-origin: border; subcontrol-position: top right;
+    width: 18px; border: none; }
+QSpinBox::down-button, QDoubleSpinBox::down-button { subcontrol-origin: border; subcontrol-position: bottom right;
+    width: 18px; border: none; }
+QSpinBox::up-arrow, QDoubleSpinBox::up-arrow { image: url("@icons@/arrow-up-@theme@.svg"); width: 10px; height: 10px; }
+QSpinBox::down-arrow, QDoubleSpinBox::down-arrow { image: url("@icons@/arrow-down-@theme@.svg");
+    width: 10px; height: 10px; }
+
+QCheckBox, QRadioButton { color: @text@; spacing: 6px; background: transparent; }
+QCheckBox:disabled, QRadioButton:disabled { color: @faint@; }
+QCheckBox::indicator, QRadioButton::indicator { width: 14px; height: 14px; background: @surface@;
+    border: 1px solid @border_strong@; border-radius: 4px; }
+QRadioButton::indicator { border-radius: 8px; }
+QCheckBox::indicator:hover, QRadioButton::indicator:hover, QCheckBox:focus::indicator, QCheckBox::indicator:focus,
+    QRadioButton::indicator:focus { border-color: @accent@; }
+QCheckBox::indicator:checked { background: @accent@; border-color: @accent@;
+    image: url("@icons@/check-@theme@.svg"); }
+QRadioButton::indicator:checked { background: @accent_text@; border: 5px solid @accent@; width: 6px; height: 6px; }
+QCheckBox::indicator:disabled, QRadioButton::indicator:disabled { background: @raised@; border-color: @border@; }
+
+QSlider { min-height: 20px; }
+QSlider::groove:horizontal { height: 4px; background: @border@; border-radius: 2px; }
+QSlider::sub-page:horizontal { background: @accent@; border-radius: 2px; }
+QSlider::sub-page:horizontal:disabled { background: @border_strong@; }
+QSlider::handle:horizontal { width: 14px; height: 14px; margin: -6px 0; border-radius: 8px;
+    background: @surface@; border: 2px solid @accent@; }
+QSlider::handle:horizontal:hover, QSlider::handle:horizontal:focus { background: @accent@; }
+QSlider::handle:horizontal:disabled { border-color: @border_strong@; }
+
+QProgressBar { background: @border@; border: none; border-radius: 3px; min-height: 6px; max-height: 6px;
+    color: transparent; }
+QProgressBar::chunk { background: @accent@; border-radius: 3px; }
+
+QListView, QTreeView, QTableView { background: @surface@; color: @text@; border: none; outline: none;
+    alternate-background-color: @window@; selection-background-color: @selection@; selection-color: @text@; }
+QListView::item { border-radius: 6px; min-height: 24px; padding: 0 6px; }
+QListView::item:hover { background: @raised@; }
+QListView::item:selected { background: @selection@; color: @text@; }
+QTreeView::item, QTableView::item { padding: 2px 6px; }
+QHeaderView { background: @surface@; }
+QHeaderView::section { background: @surface@; color: @muted@; border: none; border-bottom: 1px solid @border@;
+    padding: 4px 6px; font-weight: 600; }
+QTableView { gridline-color: @border@; }
+QTableCornerButton::section { background: @surface@; border: none; }
+
+QTabWidget::pane { border: none; border-top: 1px solid @border@; }
+QTabBar { background: transparent; }
+QTabBar::tab { background: transparent; color: @muted@; padding: 6px 12px; border: none;
+    border-bottom: 2px solid transparent; }
+QTabBar::tab:hover { color: @text@; }
+QTabBar::tab:selected { color: @text@; border-bottom-color: @accent@; }
+QTabBar::tab:focus { color: @accent@; }
+
+QMenuBar { background: @window@; color: @text@; }
+QMenuBar::item { background: transparent; padding: 4px 8px; border-radius: 4px; }
+QMenuBar::item:selected { background: @raised@; }
+QMenu { background: @surface@; color: @text@; border: 1px solid @border_strong@; padding: 4px; }
+QMenu::item { padding: 5px 24px 5px 12px; border-radius: 4px; }
+QMenu::item:selected { background: @selection@; }
+QMenu::item:disabled { color: @faint@; }
+QMenu::separator { height: 1px; background: @border@; margin: 4px 8px; }
+QMenu::icon { padding-left: 8px; }
+
+QStatusBar { background: @window@; color: @muted@; }
+QStatusBar::item { border: none; }
+
+QSplitter::handle { background: @border@; }
+QSplitter::handle:horizontal { width: 1px; }
+QSplitter::handle:vertical { height: 1px; }
+QSplitter::handle:hover { background: @accent@; }
+
+QScrollArea { background: transparent; border: none; }
+QScrollBar { background: transparent; border: none; }
+QScrollBar:vertical { width: 12px; }
+QScrollBar:horizontal { height: 12px; }
+QScrollBar::handle { background: @handle@; border-radius: 4px; margin: 2px; }
+QScrollBar::handle:hover { background: @handle_hover@; }
+QScrollBar::handle:vertical { min-height: 32px; }
+QScrollBar::handle:horizontal { min-width: 32px; }
+QScrollBar::add-line, QScrollBar::sub-line { width: 0; height: 0; }
+QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
+
+QGroupBox { border: 1px solid @border@; border-radius: 8px; margin-top: 10px; padding-top: 8px; color: @text@; }
+QGroupBox::title { subcontrol-origin: margin; left: 10px; padding: 0 4px; color: @muted@; }
+"""
