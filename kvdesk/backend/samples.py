@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from kvdesk.backend.messages import KvState
 
+DEFAULT_MARGIN_BYTES = 1024 * 1024 * 1024
+"""What the OOM line keeps free in each domain unless the user says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class DomainReading:
@@ -104,7 +107,7 @@ class Sample:
     tokens_per_second: float | None = None
     state: str = ""
     predicted_bytes: tuple[tuple[str, int], ...] | None = None
-    margin_bytes: int = 1024 * 1024 * 1024
+    margin_bytes: int = DEFAULT_MARGIN_BYTES
 
     @property
     def domains(self) -> tuple[DomainReading, ...]:
