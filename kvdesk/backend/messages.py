@@ -100,6 +100,8 @@ class ModelFacts:
     has_chat_template: bool
     is_recurrent: bool = False
     is_hybrid: bool = False
+    template_problem: str = ""
+    """Why the file's own chat template is not used, if it has one that cannot be."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,6 @@ class Generate:
     sampling: SamplingSettings
     overflow: str = "stop"
     continue_last: bool = False
-    draft: str = ""
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,16 @@ class TextGenerated:
 
 
 @dataclass(frozen=True)
+class Forgot:
+    """To stay within the context length, ``n_turns`` of the oldest turns (or ``n_tokens`` tokens of the running reply's
+    past) are no longer seen by the model; the system prompt is kept. The conversation itself is whole."""
+
+    request_id: int
+    n_turns: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
 class TurnFinished:
     """The reply is whole (or was stopped); all its text has been sent before."""
 
@@ -364,6 +375,7 @@ Event = (
     | ContextMade
     | PromptProgress
     | TextGenerated
+    | Forgot
     | TurnFinished
     | KvChanged
     | TokensCounted

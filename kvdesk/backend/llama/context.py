@@ -1,0 +1,165 @@
+"""One llama.cpp context: cells, decoding, cutting back, saving and restoring. Engine and helper processes only.
+
+What the cells mean (which conversation, which tokens) is session.py's; this file only moves them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import llama_cpp.llama_cpp as lib
+import psutil
+
+from kvdesk.backend.llama import library, report
+from kvdesk.backend.llama.model import Model
+from kvdesk.backend.messages import BufferKind, KvState
+from kvdesk.backend.settings import ContextSettings, pad256
+from kvdesk.errors import ContextFailed, EngineError
+
+PARTIAL_ONLY = 1
+"""LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY (llama.h): only what cannot be rebuilt by cutting back."""
+
+OK, ABORTED = 0, 2
+"""What llama_decode returns that is no error (llama.h)."""
+
+
+def context_params(settings: ContextSettings, n_ctx: int) -> lib.llama_context_params:
+    """llama.cpp's parameters for ``n_ctx`` cells. One output row: logits are needed for the last token only."""
+    threads = settings.n_threads or psutil.cpu_count(logical=False) or 1
+    params = lib.llama_context_default_params()
+    params.n_ctx = n_ctx
+    params.n_batch = settings.n_batch
+    params.n_ubatch = settings.n_ubatch
+    params.n_seq_max = settings.n_seq_max
+    params.n_outputs_max = settings.n_seq_max
+    params.n_threads = params.n_threads_batch = threads
+    params.flash_attn_type = library.FLASH_ATTN_TYPES[settings.flash_attn]
+    params.type_k = library.GGML_TYPES[settings.type_k]
+    params.type_v = library.GGML_TYPES[settings.type_v]
+    params.swa_full = settings.swa_full
+    params.no_perf = True
+    return params
+
+
+class Context:
+    """``n_ctx`` cells for ``model``. Sequence 0 is the conversation."""
+
+    def __init__(
+        self, model: Model, settings: ContextSettings, n_ctx: int, abort: library.AbortFlag | None = None
+    ) -> None:
+        """Make it. Raises ContextFailed with llama.cpp's reason; nothing stays allocated then."""
+        self.model = model
+        self.settings = settings
+        params = context_params(settings, n_ctx)
+        if abort:
+            params.abort_callback = abort.callback
+            params.abort_callback_data = abort.user_data
+        with library.start().captured() as self.log_lines:
+            ptr = lib.llama_init_from_model(model.ptr, params)
+        if not ptr:
+            asked = report.failed_allocation_bytes(self.log_lines)
+            reasons = [ln.split(": ", 1)[-1] for ln in self.log_lines if "fail" in ln.lower() or "requires" in ln]
+            reason = reasons[0] if reasons else "it gave no reason"
+            raise ContextFailed(f"llama.cpp could not make a context of {n_ctx:,} tokens: {reason}.", asked)
+        self.ptr = ptr
+        self.memory = lib.llama_get_memory(ptr)
+        self.n_ctx: int = lib.llama_n_ctx_seq(ptr)
+        self.caches = report.caches(self.log_lines)
+        self.flash_attn = report.flash_attention(self.log_lines, settings.flash_attn)
+        self.buffers = report.buffers(self.log_lines)
+        self._one = (lib.llama_token * 1)()
+
+    def decode(self, tokens: Sequence[int]) -> int:
+        """Append ``tokens`` to sequence 0; the last one's logits are kept. Returns OK or ABORTED.
+
+        Raises EngineError on anything else; cells of the failed batch are gone then (llama-context.cpp, decode).
+        """
+        n = len(tokens)
+        array = (lib.llama_token * n)(*tokens)
+        status = lib.llama_decode(self.ptr, lib.llama_batch_get_one(array, n))
+        return self._checked(status)
+
+    def decode_one(self, token: int) -> int:
+        """As decode, for one token, without making arrays: the token loop's call."""
+        self._one[0] = token
+        return self._checked(lib.llama_decode(self.ptr, lib.llama_batch_get_one(self._one, 1)))
+
+    def _checked(self, status: int) -> int:
+        if status in (OK, ABORTED):
+            return status
+        reason = {
+            1: "there was no room in the KV cache",
+            -2: "memory for the computation could not be had",
+            -3: "the computation failed",
+        }.get(status, f"status {status}")
+        raise EngineError(f"llama.cpp could not decode: {reason}.")
+
+    def end(self) -> int:
+        """Position after the last token; 0 when empty."""
+        return lib.llama_memory_seq_pos_max(self.memory, 0) + 1
+
+    def can_cut(self, position: int) -> bool:
+        """Whether tokens from ``position`` on can be dropped and decoding go on there with equal results.
+
+        A sliding window forgets what it has passed: the cells of the last ``n_swa`` positions before ``position``
+        must still exist. Recurrent state has no past at all. (The rule is that of tools/server/server-context.cpp.)
+        """
+        if position >= self.end():
+            return True
+        if position == 0:
+            return True
+        if self.model.is_recurrent or self.model.is_hybrid:
+            return False
+        if not self.model.n_swa or self.settings.swa_full:
+            return True
+        return lib.llama_memory_seq_pos_min(self.memory, 0) <= max(0, position - self.model.n_swa)
+
+    def cut(self, position: int) -> bool:
+        """Drop everything from ``position`` on; False when llama.cpp refuses (the cells are unchanged then)."""
+        return lib.llama_memory_seq_rm(self.memory, 0, position, -1)
+
+    def clear(self) -> None:
+        """Forget all cells; the buffers stay."""
+        lib.llama_memory_clear(self.memory, False)
+
+    def save(self, flags: int = 0) -> bytes:
+        """Sequence 0 as bytes (kv_state.py knows the layout)."""
+        size = lib.llama_state_seq_get_size_ext(self.ptr, 0, flags)
+        buffer = (ctypes.c_uint8 * size)()
+        written = lib.llama_state_seq_get_data_ext(self.ptr, buffer, size, 0, flags)
+        return bytes(memoryview(buffer)[:written])
+
+    def restore(self, state: bytes, flags: int = 0) -> bool:
+        """Put saved cells into sequence 0; False when they do not fit this context (it is empty then)."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        done = lib.llama_state_seq_set_data_ext(self.ptr, buffer, len(state), 0, flags)
+        return bool(done)
+
+    def kv(self) -> KvState:
+        """Cells and bytes, occupied and allocated. A sliding-window cache holds the positions it has not passed."""
+        used = self.end()
+        allocated = sum(c.size_bytes for c in self.caches)
+        state = sum(b.size_bytes for b in self.buffers if b.kind is BufferKind.RECURRENT)
+        first = max(0, lib.llama_memory_seq_pos_min(self.memory, 0))
+        occupied = 0
+        full = max((c.cells for c in self.caches), default=0)
+        for cache in self.caches:
+            cells = min(used if cache.cells == full else used - first, cache.cells)
+            occupied += cache.size_bytes * cells // cache.cells
+        cells_allocated = full or self.n_ctx
+        return KvState(used, cells_allocated, occupied + (state if used else 0), allocated + state)
+
+    def close(self) -> None:
+        """Free the cells and the compute buffers."""
+        if self.ptr:
+            lib.llama_free(self.ptr)
+            self.ptr = None
+
+
+def first_cells(settings: ContextSettings, n_ctx_train: int) -> tuple[int, int]:
+    """(cells to start with, cells the conversation may reach) for ``settings``; both multiples of 256."""
+    limit = pad256(settings.n_ctx or n_ctx_train)
+    if settings.allocation == "reserve":
+        return limit, limit
+    return min(limit, pad256(settings.initial_ctx)), limit

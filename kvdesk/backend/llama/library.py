@@ -1,0 +1,198 @@
+"""llama.cpp's shared libraries: loading them, their log, their devices. Engine and helper processes only.
+
+ggml is reached through the handle that llama.cpp itself uses: the wheel holds each library several times, and
+opening ``libggml`` by path would load a second copy with a device registry of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+
+from kvdesk.backend.messages import Device
+from kvdesk.errors import EngineError
+
+ggml: Any = lib._lib  # pyright: ignore[reportPrivateUsage]
+"""ctypes handle that also finds ggml's symbols (dlsym looks into llama's dependencies)."""
+
+GGML_TYPES: dict[str, int] = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
+}  # fmt: skip
+"""Cache type name -> enum ggml_type (ggml.h)."""
+
+FLASH_ATTN_TYPES: dict[str, int] = {"auto": -1, "off": 0, "on": 1}
+"""Flash attention setting -> enum llama_flash_attn_type (llama.h)."""
+
+_DEVICE_KINDS = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
+
+
+def _declare(name: str, restype: Any, *argtypes: Any) -> Any:
+    function = getattr(ggml, name)
+    function.restype = restype
+    function.argtypes = list(argtypes)
+    return function
+
+
+_pointer = ctypes.c_void_p
+_size_p = ctypes.POINTER(ctypes.c_size_t)
+_dev_count = _declare("ggml_backend_dev_count", ctypes.c_size_t)
+_dev_get = _declare("ggml_backend_dev_get", _pointer, ctypes.c_size_t)
+_dev_name = _declare("ggml_backend_dev_name", ctypes.c_char_p, _pointer)
+_dev_description = _declare("ggml_backend_dev_description", ctypes.c_char_p, _pointer)
+_dev_type = _declare("ggml_backend_dev_type", ctypes.c_int, _pointer)
+_dev_memory = _declare("ggml_backend_dev_memory", None, _pointer, _size_p, _size_p)
+_dev_reg = _declare("ggml_backend_dev_backend_reg", _pointer, _pointer)
+_reg_name = _declare("ggml_backend_reg_name", ctypes.c_char_p, _pointer)
+_reg_by_name = _declare("ggml_backend_reg_by_name", _pointer, ctypes.c_char_p)
+_reg_proc = _declare("ggml_backend_reg_get_proc_address", _pointer, _pointer, ctypes.c_char_p)
+_register = _declare("ggml_backend_register", None, _pointer)
+
+
+class Log:
+    """llama.cpp's log: every line kept (bounded) for parsing, and written to standard error, which is a file."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=4000)
+        self._part = ""
+        self._level = 0
+        self._captures: list[list[str]] = []
+        self._callback = lib.llama_log_callback(self._on_text)
+        lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _on_text(self, level: int, text: bytes, _user_data: object) -> None:
+        """Called by llama.cpp from any of its threads; ``level`` 5 continues the line before."""
+        self._level = level if level != 5 else self._level
+        if self._level >= 2 or os.environ.get("KVDESK_LLAMA_DEBUG"):  # GGML_LOG_LEVEL_INFO and up
+            os.write(2, text)
+        self._part += text.decode("utf-8", "replace")
+        while "\n" in self._part:
+            line, self._part = self._part.split("\n", 1)
+            self._lines.append(line)
+            for capture in self._captures:
+                capture.append(line)
+
+    @contextmanager
+    def captured(self) -> Iterator[list[str]]:
+        """The lines logged inside the block."""
+        lines: list[str] = []
+        self._captures.append(lines)
+        try:
+            yield lines
+        finally:
+            self._captures.remove(lines)
+
+    def tail(self, n: int = 20) -> str:
+        """The last ``n`` lines."""
+        return "\n".join(list(self._lines)[-n:])
+
+
+_log: Log | None = None
+
+
+def start() -> Log:
+    """Load backends and route the log; once per process, later calls give the same Log."""
+    global _log
+    if _log is None:
+        _log = Log()
+        lib.llama_backend_init()
+    return _log
+
+
+def lib_version() -> str:
+    """Version of llama-cpp-python, which pins that of llama.cpp."""
+    import llama_cpp
+
+    return llama_cpp.__version__
+
+
+def system_info() -> str:
+    """CPU features and backends, as llama.cpp prints them."""
+    return lib.llama_print_system_info().decode("utf-8", "replace")
+
+
+def device_name(dev: int) -> str:
+    """ggml's name of a device pointer, e.g. "CPU" or "CUDA0"."""
+    return _dev_name(dev).decode("utf-8", "replace")
+
+
+def device_kind(dev: int) -> str:
+    """"cpu", "gpu", "igpu", "accel" or "rpc"."""
+    if _reg_name(_dev_reg(dev)) == b"RPC":
+        return "rpc"
+    return _DEVICE_KINDS.get(_dev_type(dev), "gpu")
+
+
+def devices() -> tuple[Device, ...]:
+    """Every ggml device. Memory of the CPU device is None: ggml reports the total as free on Linux."""
+    found: list[Device] = []
+    for index in range(_dev_count()):
+        dev = _dev_get(index)
+        kind = device_kind(dev)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        if kind not in ("cpu", "accel"):
+            _dev_memory(dev, ctypes.byref(free), ctypes.byref(total))
+        known = total.value > 0
+        description = _dev_description(dev).decode("utf-8", "replace")
+        found.append(
+            Device(device_name(dev), description, kind, free.value if known else None, total.value if known else None)
+        )
+    return tuple(found)
+
+
+def has_rpc() -> bool:
+    """Whether these libraries were built with the RPC backend."""
+    return bool(_reg_by_name(b"RPC"))
+
+
+def add_rpc_server(endpoint: str) -> None:
+    """Make the worker at ``endpoint`` (host:port) a device of this process (ggml-rpc.h, ggml_backend_rpc_add_server).
+
+    Raises EngineError with a sentence when the build has no RPC or nobody answers there.
+    """
+    if not re.fullmatch(r"[^\s:]+:\d{1,5}", endpoint):
+        raise EngineError(f"{endpoint!r} is no network worker address; write host:port, for example 192.0.2.7:50052.")
+    reg = _reg_by_name(b"RPC")
+    if not reg:
+        raise EngineError("This build of llama.cpp has no RPC backend, so network workers cannot be used.")
+    address = _reg_proc(reg, b"ggml_backend_rpc_add_server")
+    add = ctypes.CFUNCTYPE(_pointer, ctypes.c_char_p)(address)
+    before = {d.name for d in devices()}
+    server = add(endpoint.encode())
+    if server:
+        _register(server)
+    if not server or {d.name for d in devices()} == before:
+        raise EngineError(f"No network worker answers at {endpoint}; is `kvdesk worker` running there?")
+
+
+class AbortFlag:
+    """A flag that llama.cpp polls without touching Python.
+
+    llama.cpp calls its abort callback for every graph node; a Python function there would cost the interpreter lock
+    a thousand times per token. libc's ``strlen`` has the callback's shape, and on this buffer it answers exactly
+    "is the first byte set" (0 or 1), so it *is* the callback and the buffer its user data.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(2)
+        libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
+        self.callback = ctypes.cast(libc.strlen, lib.ggml_abort_callback)
+        self.user_data = ctypes.cast(self._buffer, ctypes.c_void_p)
+
+    def set(self) -> None:
+        """Ask for an end; any thread."""
+        self._buffer[0] = b"\x01"
+
+    def clear(self) -> None:
+        """Take the request back; any thread."""
+        self._buffer[0] = b"\x00"
+
+    def is_set(self) -> bool:
+        """Whether an end was asked for."""
+        return self._buffer[0] != b"\x00"

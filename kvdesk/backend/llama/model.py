@@ -1,0 +1,187 @@
+"""A loaded model: weights and vocabulary. Engine and helper processes only.
+
+Loading, its progress and its failures in words; tokens to text and back. Contexts are context.py's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Sequence
+
+import llama_cpp.llama_cpp as lib
+
+from kvdesk.backend.llama import library
+from kvdesk.backend.messages import ModelFacts
+from kvdesk.backend.settings import ModelSettings
+from kvdesk.errors import LoadCancelled, ModelFileError
+
+LOAD_MODE_NONE, LOAD_MODE_MMAP = 0, 1
+"""enum llama_load_mode (llama.h)."""
+
+_KNOWN_FAILURES = (
+    (r"unknown model architecture: '([^']*)'", "llama.cpp {version} does not know the architecture '{0}'; a newer build may."),
+    (r"missing tensor '([^']*)'", "The file lacks the tensor '{0}'; it is incomplete or made for another program."),
+    (r"tensor '([^']*)' data is not within the file bounds", "The file is cut short (tensor '{0}' is not whole); download it again."),
+    (r"key not found in model: (\S+)", "The file's header lacks '{0}'; it is no complete model."),
+    (r"unknown pre-tokenizer type: '([^']*)'", "llama.cpp {version} does not know this model's tokenizer '{0}'."),
+    (r"(?:failed to allocate|unable to allocate|cannot allocate) (\S+) buffer", "There was not enough memory for the weights ({0})."),
+)  # fmt: skip
+
+
+def _words(log_lines: list[str]) -> str:
+    """The sentence for a person out of llama.cpp's error lines; those lines themselves where none is known."""
+    text = "\n".join(log_lines)
+    for pattern, sentence in _KNOWN_FAILURES:
+        found = re.search(pattern, text)
+        if found:
+            return sentence.format(*found.groups(), version=library.lib_version())
+    errors = [line for line in log_lines if "error" in line.lower() or "fail" in line.lower()]
+    return "llama.cpp could not load it: " + (errors[0].split(": ", 1)[-1] if errors else "it gave no reason.")
+
+
+def model_params(settings: ModelSettings) -> lib.llama_model_params:
+    """llama.cpp's parameters for ``settings``; what is not a setting keeps llama.cpp's default."""
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = settings.n_gpu_layers
+    params.load_mode = LOAD_MODE_MMAP if settings.use_mmap else LOAD_MODE_NONE
+    params.use_extra_bufts = settings.use_extra_bufts
+    return params
+
+
+class Model:
+    """Weights in memory. ``ptr`` is llama.cpp's model, ``vocab`` its vocabulary; ``log_lines`` what loading said."""
+
+    def __init__(
+        self,
+        path: str,
+        settings: ModelSettings,
+        on_progress: Callable[[float], None] | None = None,
+        abort: library.AbortFlag | None = None,
+    ) -> None:
+        """Load ``path``. Raises ModelFileError with a sentence, LoadCancelled when ``abort`` was set meanwhile."""
+        log = library.start()
+        for endpoint in settings.rpc_servers:
+            library.add_rpc_server(endpoint)
+        params = model_params(settings)
+
+        def report(fraction: float, _user_data: object) -> bool:
+            if on_progress:
+                on_progress(fraction)
+            return not (abort and abort.is_set())
+
+        params.progress_callback = callback = lib.llama_progress_callback(report)
+        with log.captured() as self.log_lines:
+            ptr = lib.llama_model_load_from_file(path.encode(), params)
+        del callback
+        if not ptr:
+            if abort and abort.is_set():
+                raise LoadCancelled("The load was cancelled.")
+            raise ModelFileError(_words(self.log_lines))
+        self.ptr = ptr
+        self.path = path
+        self.vocab = lib.llama_model_get_vocab(ptr)
+        self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
+        self.n_swa: int = lib.llama_model_n_swa(ptr)
+        self.is_recurrent: bool = lib.llama_model_is_recurrent(ptr)
+        self.is_hybrid: bool = lib.llama_model_is_hybrid(ptr)
+        self._piece = ctypes.create_string_buffer(512)
+
+    def require_chat(self) -> None:
+        """Raise ModelFileError, in words, for a model that cannot answer: no decoder, no vocabulary, embeddings only."""
+        if not lib.llama_model_has_decoder(self.ptr) or lib.llama_model_has_encoder(self.ptr):
+            raise ModelFileError("This model has an encoder and is not made for chat; choose a text generation model.")
+        if lib.llama_vocab_type(self.vocab) == 0 or self.n_vocab == 0:  # LLAMA_VOCAB_TYPE_NONE
+            raise ModelFileError("This file has no vocabulary; its memory can be planned, but it cannot chat.")
+        if self.meta(f"{self.architecture}.pooling_type") not in ("", "0") or (
+            self.meta(f"{self.architecture}.attention.causal") == "false"
+        ):
+            raise ModelFileError("This is an embedding model; it turns text into vectors and cannot chat.")
+
+    @property
+    def architecture(self) -> str:
+        """general.architecture."""
+        return self.meta("general.architecture")
+
+    def meta(self, key: str) -> str:
+        """A scalar of the GGUF header as text; "" when absent."""
+        size = lib.llama_model_meta_val_str(self.ptr, key.encode(), self._buffer(1), 1)
+        if size < 0:
+            return ""
+        buffer = self._buffer(size + 1)
+        lib.llama_model_meta_val_str(self.ptr, key.encode(), buffer, size + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    @staticmethod
+    def _buffer(size: int) -> ctypes.Array[ctypes.c_char]:
+        return ctypes.create_string_buffer(size)
+
+    def facts(self, template_problem: str = "") -> ModelFacts:
+        """What the window shows of the model."""
+        description = self._buffer(256)
+        lib.llama_model_desc(self.ptr, description, 256)
+        return ModelFacts(
+            path=self.path,
+            name=self.meta("general.name"),
+            architecture=self.architecture,
+            description=description.value.decode("utf-8", "replace"),
+            size_bytes=lib.llama_model_size(self.ptr),
+            n_params=lib.llama_model_n_params(self.ptr),
+            n_layer=lib.llama_model_n_layer(self.ptr),
+            n_ctx_train=lib.llama_model_n_ctx_train(self.ptr),
+            n_vocab=self.n_vocab,
+            has_chat_template=bool(self.chat_template()),
+            is_recurrent=self.is_recurrent,
+            is_hybrid=self.is_hybrid,
+            template_problem=template_problem,
+        )
+
+    def chat_template(self) -> str:
+        """The Jinja source in the GGUF; "" for a base model."""
+        source = lib.llama_model_chat_template(self.ptr, None)
+        return source.decode("utf-8", "replace") if source else ""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """``text`` as tokens. With ``parse_special`` off, special tokens in it stay plain text. Any thread."""
+        raw = text.encode("utf-8")
+        room = len(raw) + 8
+        while True:
+            tokens = (lib.llama_token * room)()
+            n = lib.llama_tokenize(self.vocab, raw, len(raw), tokens, room, add_special, parse_special)
+            if n >= 0:
+                return tokens[:n]
+            room = -n
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes of one token (part of a character, perhaps); control tokens are empty unless ``special``."""
+        n = lib.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, special)
+        if n < 0:
+            self._piece = ctypes.create_string_buffer(-n)
+            n = lib.llama_token_to_piece(self.vocab, token, self._piece, -n, 0, special)
+        return self._piece.raw[:n]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """``tokens`` as text, special tokens included."""
+        return b"".join(self.piece(t, special=True) for t in tokens).decode("utf-8", "replace")
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a reply (llama_vocab_is_eog)."""
+        return lib.llama_vocab_is_eog(self.vocab, token)
+
+    def close(self) -> None:
+        """Free the weights; contexts must be closed before."""
+        if self.ptr:
+            lib.llama_model_free(self.ptr)
+            self.ptr = None
+
+
+def check_accepted(path: str, settings: ModelSettings) -> None:
+    """Raise ModelFileError if llama.cpp would refuse ``path``; reads the header only (no_alloc needs LOAD_MODE_NONE)."""
+    log = library.start()
+    params = model_params(settings)
+    params.no_alloc, params.load_mode = True, LOAD_MODE_NONE
+    with log.captured() as lines:
+        ptr = lib.llama_model_load_from_file(path.encode(), params)
+    if not ptr:
+        raise ModelFileError(_words(lines))
+    lib.llama_model_free(ptr)

@@ -1,0 +1,215 @@
+"""A model that is never loaded: llama.cpp plans its buffers without allocating them. Helper process only.
+
+``no_alloc`` reads metadata only; a context on such a model sizes everything. What the plan must add to what llama.cpp
+then reports (mapped weights, the output buffer, recurrent state apart from KV) is added here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import llama_cpp.llama_cpp as lib
+
+from kvdesk.backend.footprint import DRY_RUN, Footprint
+from kvdesk.backend.gguf_header import Tensor
+from kvdesk.backend.llama import breakdown, library, report
+from kvdesk.backend.llama.context import context_params
+from kvdesk.backend.llama.model import LOAD_MODE_NONE, model_params
+from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
+from kvdesk.errors import PlanError, SettingsError
+
+_MIB = 1024 * 1024
+LAZY_TENSOR = "per_layer_token_embd.weight"
+LAZY_LEAST_BYTES = 4 * 1024**3
+"""Read on demand and mapped apart from the rest when larger than this (llama-model-loader.cpp, lazy_read::add)."""
+
+_REFUSALS = (
+    (r"does not support different K .* and V", "This model caches K and V as one and needs one type for both."),
+    (r"quantized V cache.* requires", "V quantization needs Flash Attention, which does not work with this model here."),
+    (r"(\w) cache type (\S+) with block size (\d+) does not divide \S+=(\d+)",
+     "{1} packs {2} values a block, which does not divide the {0} head size {3}."),
+    (r"n_seq_max must be <= (\d+)", "llama.cpp takes at most {0} parallel sequences."),
+    (r"ctx_other to be set|requires ctx_other", "This is a draft model; it runs only beside the model it speculates for."),
+)  # fmt: skip
+
+
+class PlannedModel:
+    """Metadata of a model in this process, ready to price contexts."""
+
+    def __init__(self, path: Path, settings: ModelSettings, tensors: Sequence[Tensor]) -> None:
+        """Open ``path``; ``tensors`` is the tensor table of the file that will really be loaded.
+
+        Raises PlanError with llama.cpp's reason.
+        """
+        log = library.start()
+        params = model_params(settings)
+        params.no_alloc = True
+        params.load_mode = LOAD_MODE_NONE
+        with log.captured() as lines:
+            self.ptr = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.ptr:
+            raise PlanError(f"llama.cpp cannot plan this model: {_reason(lines)}.")
+        self.settings = settings
+        self.n_vocab: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.ptr))
+        self._n_ctx_train: int = lib.llama_model_n_ctx_train(self.ptr)
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+        self._devices = library.devices()
+        self._mapped: dict[int, int] | None = None
+        self._recurrent: dict[int, dict[str, int]] = {}
+
+    def footprint(self, settings: ContextSettings) -> Footprint:
+        """What a context of ``settings`` would allocate, weights included.
+
+        Raises SettingsError when llama.cpp refuses the settings.
+        """
+        shares, lines, n_ctx, n_ctx_seq = self._plan(settings)
+        caches = report.caches(lines)
+        output = [b for b in report.buffers(lines) if b.kind is BufferKind.OUTPUT]
+        if shares is None:
+            buffers = tuple(_from_log(lines, self._tensors.values(), self.settings.use_mmap))
+        else:
+            recurrent = self._recurrent_bytes(settings, lines, caches)
+            buffers = tuple(self._buffers(shares, recurrent)) + tuple(self._exact_output(output, settings))
+            caches = _exact_caches(caches, sum(b.size_bytes for b in buffers if b.kind is BufferKind.KV))
+        return Footprint(
+            settings=EngineSettings(self.settings, settings),
+            source=DRY_RUN,
+            n_ctx=n_ctx,
+            n_ctx_seq=n_ctx_seq,
+            flash_attn=_flash_attention(lines, settings),
+            buffers=buffers,
+            caches=caches,
+            devices=self._devices,
+            n_vocab=self.n_vocab,
+        )
+
+    def close(self) -> None:
+        """Let go of the metadata."""
+        lib.llama_model_free(self.ptr)
+        self.ptr = None
+
+    def _plan(self, settings: ContextSettings) -> tuple[tuple[breakdown.Share, ...] | None, list[str], int, int]:
+        """A context made, read and thrown away: its breakdown, log, n_ctx and n_ctx per sequence."""
+        params = context_params(settings, settings.n_ctx or self._n_ctx_train)
+        with library.start().captured() as lines:
+            context = lib.llama_init_from_model(self.ptr, params)
+        if not context:
+            raise SettingsError(_refusal(lines))
+        try:
+            return breakdown.read(context), lines, lib.llama_n_ctx(context), lib.llama_n_ctx_seq(context)
+        finally:
+            lib.llama_free(context)
+
+    def _buffers(self, shares: Sequence[breakdown.Share], recurrent: dict[str, int]) -> list[Buffer]:
+        mapped = self._mapped_bytes(shares) if self.settings.use_mmap else {}
+        found: list[Buffer] = []
+        for share in shares:
+            if share.buffer_type in mapped:
+                size = mapped[share.buffer_type]
+                found.append(Buffer(share.device, f"{share.name}_Mapped", BufferKind.WEIGHTS, size, mapped=True))
+            else:
+                found.append(Buffer(share.device, share.name, BufferKind.WEIGHTS, share.model_bytes))
+            state = recurrent.get(share.name, 0)
+            found += [
+                Buffer(share.device, share.name, BufferKind.KV, share.context_bytes - state),
+                Buffer(share.device, share.name, BufferKind.RECURRENT, state),
+                Buffer(share.device, share.name, BufferKind.COMPUTE, share.compute_bytes),
+            ]
+        return [buffer for buffer in found if buffer.size_bytes]
+
+    def _mapped_bytes(self, shares: Sequence[breakdown.Share]) -> dict[int, int]:
+        """Buffer type -> bytes of the file that a mapped load puts there: from the first to the last of its tensors in
+        each part, whatever lies between (llama-model-loader.cpp, get_mapping_range)."""
+        if self._mapped is None:
+            placed = breakdown.tensor_buffer_types(self.ptr)
+            can_map = {share.buffer_type for share in shares if share.can_map and share.model_bytes}
+            if placed is None:
+                return {share.buffer_type: share.model_bytes for share in shares if share.buffer_type in can_map}
+            ranges: dict[tuple[int, int, bool], list[Tensor]] = defaultdict(list)
+            for name, buffer_type in placed:
+                tensor = self._tensors.get(name)
+                if tensor and buffer_type in can_map:
+                    lazy = name == LAZY_TENSOR and tensor.size_bytes > LAZY_LEAST_BYTES
+                    ranges[buffer_type, tensor.part, lazy].append(tensor)
+            self._mapped = dict.fromkeys(can_map, 0)
+            for (buffer_type, _, _), tensors in ranges.items():
+                last = max(tensor.offset + tensor.size_bytes for tensor in tensors)
+                self._mapped[buffer_type] += last - min(tensor.offset for tensor in tensors)
+        return self._mapped
+
+    def _recurrent_bytes(
+        self, settings: ContextSettings, lines: list[str], caches: Sequence[CacheBlock]
+    ) -> dict[str, int]:
+        """Buffer type name -> bytes of recurrent state, which the breakdown counts together with KV.
+
+        The log gives it with two decimals; exact is the part of the context that stays when all caches double.
+        """
+        state = [b for b in report.buffers(lines) if b.kind is BufferKind.RECURRENT]
+        if not state:
+            return {}
+        if settings.n_seq_max not in self._recurrent:
+            one = self._context_bytes(settings, 256 * settings.n_seq_max)
+            two = self._context_bytes(settings, 512 * settings.n_seq_max) if caches else one
+            self._recurrent[settings.n_seq_max] = {
+                name: 2 * one[name] - two[name] if caches else one[name] for name in {b.name for b in state}
+            }
+        return self._recurrent[settings.n_seq_max]
+
+    def _context_bytes(self, settings: ContextSettings, n_ctx: int) -> dict[str, int]:
+        shares, _, _, _ = self._plan(dataclasses.replace(settings, n_ctx=n_ctx, swa_full=True))
+        return {share.name: share.context_bytes for share in shares or ()}
+
+    def _exact_output(self, output: Sequence[Buffer], settings: ContextSettings) -> list[Buffer]:
+        """The output buffers of the log to the byte where they are logits alone (llama-context.cpp, output_reserve)."""
+        logits = self.n_vocab * 4 * settings.n_seq_max
+        rounding = _MIB // 100
+        return [
+            dataclasses.replace(b, size_bytes=logits) if abs(b.size_bytes - logits) < rounding else b for b in output
+        ]
+
+
+def _exact_caches(caches: tuple[CacheBlock, ...], kv_bytes: int) -> tuple[CacheBlock, ...]:
+    """``caches`` with the rounding of the log's two decimals put right, so that they add up to ``kv_bytes``.
+
+    What is left over goes to the caches in proportion; where llama.cpp caches more than it logs (compressor states of
+    deepseek4), the caches stay as logged.
+    """
+    logged = sum(cache.size_bytes for cache in caches)
+    if not caches or abs(kv_bytes - logged) > _MIB // 100 * 2 * len(caches):
+        return caches
+    if len(caches) == 1:
+        return (dataclasses.replace(caches[0], size_bytes=kv_bytes),)
+    exact = [dataclasses.replace(c, size_bytes=c.size_bytes // c.cells * c.cells) for c in caches]
+    last = max(range(len(exact)), key=lambda index: exact[index].size_bytes)
+    rest = kv_bytes - sum(c.size_bytes for i, c in enumerate(exact) if i != last)
+    exact[last] = dataclasses.replace(exact[last], size_bytes=rest)
+    return tuple(exact)
+
+
+def _flash_attention(lines: list[str], settings: ContextSettings) -> bool:
+    if any("forcing off" in line and "flash" in line.lower() for line in lines):
+        return False
+    return report.flash_attention(lines, settings.flash_attn)
+
+
+def _from_log(lines: list[str], tensors: Sequence[Tensor], use_mmap: bool) -> list[Buffer]:
+    raise NotImplementedError
+
+
+def _reason(lines: list[str]) -> str:
+    errors = [line.split(": ", 1)[-1] for line in lines if "error" in line.lower() or "fail" in line.lower()]
+    return errors[0].rstrip(".") if errors else "it gave no reason"
+
+
+def _refusal(lines: list[str]) -> str:
+    text = "\n".join(lines)
+    for pattern, sentence in _REFUSALS:
+        found = re.search(pattern, text)
+        if found:
+            return sentence.format(*found.groups())
+    return f"llama.cpp refuses these settings: {_reason(lines)}."

@@ -1,0 +1,301 @@
+"""The cells of the running conversation: which tokens they hold, what of them the next prompt can keep, and how the
+context grows, changes its settings and forgets. Engine process only; every decision that costs memory is asked upward.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import llama_cpp.llama_cpp as lib
+
+from kvdesk.backend.llama import context as contexts
+from kvdesk.backend.llama.context import ABORTED, Context
+from kvdesk.backend.llama.library import AbortFlag
+from kvdesk.backend.llama.model import Model
+from kvdesk.backend.messages import ContextFacts, GrowAnswer, GrowStep, KvState
+from kvdesk.backend.settings import ContextSettings, pad256
+from kvdesk.errors import ContextFailed
+
+CHECKPOINTS_MAX = 8
+CHECKPOINT_BYTES_MAX = 256 * 1024 * 1024
+"""What checkpoints may hold in all; the newest one is kept whatever its size."""
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: the user said stop
+    """The abort flag was set; the cells hold ``session.tokens``."""
+
+
+class ContextFull(Exception):  # noqa: N818 - not an error: the conversation reached its length
+    """The context length is reached, or the user chose not to grow."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What cutting back cannot rebuild (window cells, recurrent state) as it was after ``n_tokens`` tokens."""
+
+    n_tokens: int
+    state: bytes
+
+
+GrowQuestion = Callable[[int, int, int, str], GrowAnswer]
+"""(tokens occupied, cells now, cells wanted, why the last try failed) -> the answer."""
+
+
+class Session:
+    """Sequence 0 of one context and the tokens in it. ``tokens`` are exactly those whose cells exist."""
+
+    def __init__(self, model: Model, settings: ContextSettings, abort: AbortFlag) -> None:
+        """Make the context. Raises ContextFailed."""
+        self.model = model
+        self.settings = settings
+        self.abort = abort
+        self.conversation_id = ""
+        self.tokens: list[int] = []
+        self.known: list[int] = []
+        """The conversation's tokens that were in the cells at any time: what of it is decoded again was *reread*."""
+        self.checkpoints: list[Checkpoint] = []
+        cells, self.limit = contexts.first_cells(settings, lib.llama_model_n_ctx_train(model.ptr))
+        self.context = Context(model, settings, cells, abort)
+        self.limit = max(self.limit, self.context.n_ctx)
+
+    # --- facts -------------------------------------------------------------------------------------------------
+
+    def kv(self) -> KvState:
+        """Occupied and allocated now."""
+        return self.context.kv()
+
+    def facts(self, how: str = "new", elapsed_ms: float = 0.0) -> ContextFacts:
+        """The context as it is."""
+        return ContextFacts(
+            settings=self.settings,
+            n_ctx=self.context.n_ctx,
+            n_ctx_limit=self.limit,
+            flash_attn=self.context.flash_attn,
+            buffers=self.context.buffers,
+            caches=self.context.caches,
+            kv=self.kv(),
+            how=how,
+            kept_tokens=len(self.tokens),
+            elapsed_ms=elapsed_ms,
+        )
+
+    def warm_up(self) -> None:
+        """Decode one small batch and forget it: builds that cannot compute on this machine die here and not in a chat."""
+        bos = lib.llama_vocab_bos(self.model.vocab)
+        token = bos if bos >= 0 else 0
+        self.context.decode([token, token])
+        self.context.clear()
+
+    # --- keeping what is there ---------------------------------------------------------------------------------
+
+    def keep_prefix(self, prompt: Sequence[int]) -> int:
+        """Cut the cells back to what ``prompt`` shares with them and return how many tokens that leaves.
+
+        At least one token of the prompt is left to decode, since its logits are wanted. Where the cache cannot be
+        cut to the shared length (sliding window, recurrent state), the nearest checkpoint before it is used.
+        """
+        shared = min(common_prefix(self.tokens, prompt), len(prompt) - 1)
+        if self.context.can_cut(shared) and self.context.cut(shared):
+            self._truncate(shared)
+            return shared
+        for checkpoint in reversed(self.checkpoints):
+            if checkpoint.n_tokens <= shared and self._return_to(checkpoint):
+                return checkpoint.n_tokens
+        self.forget()
+        return 0
+
+    def _return_to(self, checkpoint: Checkpoint) -> bool:
+        n = checkpoint.n_tokens
+        restored = self.context.restore(checkpoint.state, contexts.PARTIAL_ONLY)
+        if not (restored and self.context.cut(n) and self.context.end() == n):
+            return False
+        self._truncate(n)
+        return True
+
+    def _truncate(self, n: int) -> None:
+        del self.tokens[n:]
+        self.checkpoints = [c for c in self.checkpoints if c.n_tokens <= n]
+
+    def forget(self) -> None:
+        """Empty the cells."""
+        self.context.clear()
+        self.tokens.clear()
+        self.checkpoints.clear()
+
+    def start_conversation(self, conversation_id: str) -> None:
+        """From now on the cells belong to ``conversation_id``; nothing of another one counts as known."""
+        if conversation_id != self.conversation_id:
+            self.conversation_id = conversation_id
+            self.known = []
+
+    def checkpoint(self) -> None:
+        """Remember this point, if the model is one whose cells cannot always be cut back."""
+        model = self.model
+        passes_window = 0 < model.n_swa < len(self.tokens) and not self.settings.swa_full
+        if not (model.is_recurrent or model.is_hybrid or passes_window):
+            return
+        if self.checkpoints and self.checkpoints[-1].n_tokens == len(self.tokens):
+            return
+        self.checkpoints.append(Checkpoint(len(self.tokens), self.context.save(contexts.PARTIAL_ONLY)))
+        while len(self.checkpoints) > CHECKPOINTS_MAX or (
+            len(self.checkpoints) > 1 and sum(len(c.state) for c in self.checkpoints) > CHECKPOINT_BYTES_MAX
+        ):
+            del self.checkpoints[0]
+
+    # --- filling ------------------------------------------------------------------------------------------------
+
+    def feed(
+        self, tokens: Sequence[int], ask: GrowQuestion, on_progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Decode ``tokens`` after those that are there, a physical batch at a time so that a stop is quick.
+
+        Raises Cancelled, ContextFull or EngineError; the tokens decoded so far stay.
+        """
+        step = self.settings.n_ubatch
+        for start in range(0, len(tokens), step):
+            part = tokens[start : start + step]
+            self.make_room(len(self.tokens) + len(part), ask)
+            if self.abort.is_set() or self.context.decode(part) == ABORTED:
+                self._mend()
+                raise Cancelled
+            self._appended(part)
+            if on_progress:
+                on_progress(start + len(part))
+
+    def feed_one(self, token: int, ask: GrowQuestion) -> None:
+        """As feed, for the token loop."""
+        if len(self.tokens) >= self.context.n_ctx:
+            self.make_room(len(self.tokens) + 1, ask)
+        if self.context.decode_one(token) == ABORTED:
+            self._mend()
+            raise Cancelled
+        self.tokens.append(token)
+
+    def _appended(self, part: Sequence[int]) -> None:
+        self.tokens.extend(part)
+
+    def note_known(self) -> None:
+        """The cells' tokens are known to this conversation from now on."""
+        self.known = list(self.tokens)
+
+    def _mend(self) -> None:
+        """After an aborted decode: make the cells and ``tokens`` agree again."""
+        n = len(self.tokens)
+        whole = not (self.model.is_recurrent or self.model.is_hybrid)  # a recurrent state may be half written
+        if whole and self.context.cut(n) and self.context.end() == n:
+            return
+        for checkpoint in reversed(self.checkpoints):
+            if self._return_to(checkpoint):
+                return
+        self.forget()
+
+    # --- forgetting ---------------------------------------------------------------------------------------------
+
+    def shift(self, n_keep: int, ask: GrowQuestion) -> int:
+        """Forget the older half of what follows the first ``n_keep`` tokens; returns how many tokens that were.
+
+        Cells are moved where llama.cpp can turn their positions (llama_memory_can_shift), else the rest is read again.
+        """
+        n = (len(self.tokens) - n_keep) // 2
+        rest = self.tokens[n_keep + n :]
+        memory = self.context.memory
+        plain = not (self.model.is_recurrent or self.model.is_hybrid or self.model.n_swa)
+        if plain and lib.llama_memory_can_shift(memory):
+            lib.llama_memory_seq_rm(memory, 0, n_keep, n_keep + n)
+            lib.llama_memory_seq_add(memory, 0, n_keep + n, -1, -n)
+            del self.tokens[n_keep : n_keep + n]
+            return n
+        kept = self.tokens[:n_keep]
+        self.keep_prefix([*kept, -1])
+        self.feed([*kept[len(self.tokens) :], *rest], ask)
+        return n
+
+    # --- growing ------------------------------------------------------------------------------------------------
+
+    def make_room(self, cells: int, ask: GrowQuestion) -> None:
+        """See that ``cells`` fit, growing in doublings up to the limit, each step asked for first.
+
+        Raises ContextFull at the limit or when the answer is to stop.
+        """
+        failed = ""
+        while cells > self.context.n_ctx:
+            if cells > self.limit or self.context.n_ctx >= self.limit:
+                raise ContextFull
+            wanted = min(self.limit, max(2 * self.context.n_ctx, pad256(cells)))
+            answer = ask(len(self.tokens), self.context.n_ctx, wanted, failed)
+            if answer.action == "grow":
+                try:
+                    self.resize(wanted)
+                except ContextFailed as error:
+                    failed = str(error)
+            elif answer.action == "convert":
+                self.change(replace(self.settings, type_k=answer.type_k, type_v=answer.type_v))
+            else:
+                raise ContextFull
+
+    def resize(self, cells: int) -> None:
+        """Move everything into a context of ``cells``. Raises ContextFailed with the old size back in place."""
+        started = time.monotonic()
+        before = self.context.n_ctx
+        state = self.context.save() if self.tokens else b""
+        self.context.close()
+        try:
+            made = Context(self.model, self.settings, cells, self.abort)
+        except ContextFailed:
+            self._put_back(Context(self.model, self.settings, before, self.abort), state)
+            raise
+        self._put_back(made, state)
+        self.last_step = GrowStep(len(self.tokens), before, made.n_ctx, (time.monotonic() - started) * 1000)
+        self.on_grown(self.last_step)
+
+    on_grown: Callable[[GrowStep], None] = staticmethod(lambda step: None)
+    """Called after each change of size."""
+
+    def _put_back(self, made: Context, state: bytes) -> None:
+        self.context = made
+        if state and not made.restore(state):
+            made.clear()
+            self.tokens = []
+            self.checkpoints = []
+
+    # --- changing settings ---------------------------------------------------------------------------------------
+
+    def change(self, settings: ContextSettings) -> str:
+        """Make the context anew with ``settings`` and say what became of the cells ("new", "moved", "dropped").
+
+        Raises ContextFailed with the old settings back in place.
+        """
+        old_settings, old_limit = self.settings, self.limit
+        cells, limit = contexts.first_cells(settings, lib.llama_model_n_ctx_train(self.model.ptr))
+        cells = min(limit, max(cells, pad256(len(self.tokens) + 1)))
+        state = self.context.save() if self.tokens else b""
+        before = self.context.n_ctx
+        self.context.close()
+        try:
+            made = Context(self.model, settings, cells, self.abort)
+        except ContextFailed:
+            self._put_back(Context(self.model, old_settings, before, self.abort), state)
+            raise
+        self.settings, self.limit = settings, max(limit, made.n_ctx)
+        self.context = made
+        if not state:
+            return "new"
+        if len(self.tokens) < made.n_ctx and made.restore(state):
+            return "moved"
+        self.limit = limit if limit != old_limit else self.limit
+        self.forget()
+        return "dropped"
+
+    def close(self) -> None:
+        """Free the context."""
+        self.context.close()
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens ``a`` and ``b`` share."""
+    n = min(len(a), len(b))
+    if list(a[:n]) == list(b[:n]):
+        return n
+    return next(i for i in range(n) if a[i] != b[i])

@@ -1,0 +1,242 @@
+"""One reply: prompt in, tokens out, text coalesced, a reason at the end. Engine process only."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Sequence
+
+from kvdesk.backend.llama.prompt import Prompt
+from kvdesk.backend.llama.sampler import Sampler
+from kvdesk.backend.llama.session import Cancelled, ContextFull, GrowQuestion, Session, common_prefix
+from kvdesk.backend.messages import (
+    ChatTurn,
+    Event,
+    Forgot,
+    Generate,
+    KvChanged,
+    PromptProgress,
+    StopReason,
+    TextGenerated,
+    TurnFinished,
+    TurnStats,
+)
+from kvdesk.errors import PromptTooLong
+
+FLUSH_S = 0.03
+"""Text goes up at most this often: about the rate at which a window repaints."""
+
+FORGETTING = ("truncate-middle", "rolling")
+"""Overflow policies that make room by forgetting."""
+
+
+class TextCutter:
+    """Turns token bytes into text: joins characters split over tokens, holds back what may become a stop string."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, piece: bytes) -> str:
+        """Text that is certain now; sets ``stopped`` when a stop string is complete (it is not part of the text)."""
+        return self._cut(self._held + self._decoder.decode(piece))
+
+    def finish(self) -> str:
+        """What was held back and never became a stop string."""
+        text = "" if self.stopped else self._held + self._decoder.decode(b"", final=True)
+        self._held = ""
+        return text
+
+    def _cut(self, text: str) -> str:
+        self._held = ""
+        found = [text.index(stop) for stop in self._stops if stop in text]
+        if found:
+            self.stopped = True
+            return text[: min(found)]
+        keep = max((n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+        if keep:
+            self._held = text[-keep:]
+            return text[:-keep]
+        return text
+
+
+class Turn:
+    """Runs one Generate command. ``send`` takes events, ``ask`` decides on growth."""
+
+    def __init__(
+        self, session: Session, prompt: Prompt, request: Generate, send: Callable[[Event], None], ask: GrowQuestion
+    ) -> None:
+        self._session = session
+        self._prompt = prompt
+        self._request = request
+        self._send = send
+        self._ask = ask
+        self._started = time.monotonic()
+        self._text: list[str] = []
+        self._completion = 0
+        self._first_token: float | None = None
+        self._flushed = 0.0
+
+    def run(self) -> None:
+        """Answer, and send TurnFinished with why it ended.
+
+        Raises PromptTooLong (nothing was changed) or EngineError; text already sent stays sent.
+        """
+        session, request = self._session, self._request
+        turns, tokens = self._fitting_prompt()
+        session.start_conversation(request.conversation_id)
+        known = common_prefix(session.known, tokens)
+        reused = session.keep_prefix(tokens)
+        prompt_started = time.monotonic()
+        read = 0
+
+        def progress(done: int) -> None:
+            nonlocal read
+            read = done
+            self._send(PromptProgress(request.request_id, reused + done, len(tokens), reused))
+            self._send(KvChanged(session.kv()))
+
+        try:
+            session.feed(tokens[reused:-1], self._ask, progress)
+            session.checkpoint()
+            session.feed(tokens[-1:], self._ask)
+            read = len(tokens) - reused
+            prompt_s = time.monotonic() - prompt_started
+            reason = self._generate(self._kept_prefix(turns))
+        except Cancelled:
+            prompt_s, reason = time.monotonic() - prompt_started, StopReason.CANCELLED
+        except ContextFull:
+            prompt_s, reason = time.monotonic() - prompt_started, StopReason.CONTEXT_FULL
+        self._flush()
+        session.note_known()
+        session.checkpoint()
+        generated_s = time.monotonic() - self._first_token if self._first_token else 0.0
+        self._send(
+            TurnFinished(
+                request.request_id,
+                TurnStats(
+                    stop_reason=reason,
+                    prompt_tokens=len(tokens),
+                    reused_tokens=reused,
+                    completion_tokens=self._completion,
+                    ttft_ms=((self._first_token or time.monotonic()) - self._started) * 1000,
+                    prompt_tokens_per_second=read / prompt_s if read and prompt_s > 0 else None,
+                    tokens_per_second=(self._completion - 1) / generated_s
+                    if self._completion > 1 and generated_s > 0
+                    else None,
+                    reread_tokens=max(0, min(known, len(tokens)) - reused),
+                ),
+                session.kv(),
+            )
+        )
+
+    # --- the prompt ---------------------------------------------------------------------------------------------
+
+    def _fitting_prompt(self) -> tuple[list[ChatTurn], list[int]]:
+        """Turns and tokens that leave room for a reply, the oldest turns forgotten if the policy says so."""
+        request, limit = self._request, self._session.limit
+        turns = list(request.turns)
+        tokens = self._prompt.tokens(turns, continue_last=request.continue_last)
+        whole = len(tokens)
+        if whole >= limit and request.overflow not in FORGETTING:
+            raise PromptTooLong(
+                f"The conversation has {whole:,} tokens and the context {limit:,}; choose a longer context or "
+                "let it forget the oldest turns.",
+                whole,
+                limit,
+            )
+        room = limit - min(request.sampling.max_tokens or limit // 4, limit // 4)
+        forgotten = 0
+        while request.overflow in FORGETTING and len(tokens) > room:
+            first = next((i for i, t in enumerate(turns) if t.role != "system"), len(turns))
+            after = next((i for i in range(first + 1, len(turns)) if turns[i].role == "user"), len(turns))
+            if after >= len(turns):
+                break
+            forgotten += after - first
+            del turns[first:after]
+            tokens = self._prompt.tokens(turns, continue_last=request.continue_last)
+        if len(tokens) >= limit:
+            raise PromptTooLong(
+                f"The last message alone has {len(tokens):,} tokens and the context {limit:,}; shorten it or choose "
+                "a longer context.",
+                len(tokens),
+                limit,
+            )
+        if forgotten:
+            self._send(Forgot(request.request_id, forgotten, whole - len(tokens)))
+        return turns, tokens
+
+    def _kept_prefix(self, turns: Sequence[ChatTurn]) -> int:
+        """Tokens at the front that are never forgotten: the system prompt with what the template puts around it."""
+        system = [t for t in turns if t.role == "system"]
+        trial = self._prompt.tokens([*system, ChatTurn("user", "\ue002")])
+        return common_prefix(trial, self._session.tokens)
+
+    # --- the reply ----------------------------------------------------------------------------------------------
+
+    def _generate(self, n_keep: int) -> StopReason:
+        session, model = self._session, self._session.model
+        sampling, abort = self._request.sampling, session.abort
+        cutter = TextCutter(self._prompt.stops)
+        strip = self._prompt.is_dialogue and not self._request.continue_last
+        sampler = Sampler(sampling, model.n_vocab)
+        try:
+            for token in session.tokens[-sampling.repeat_last_n :] if sampling.repeat_last_n else ():
+                sampler.accept(token)
+            context_ptr = session.context.ptr
+            while True:
+                token = sampler.next_token(context_ptr)
+                self._completion += 1
+                if self._first_token is None:
+                    self._first_token = time.monotonic()
+                if model.is_end(token):
+                    return StopReason.EOS
+                text = cutter.feed(model.piece(token))
+                if strip and text:
+                    text = text.lstrip()
+                    strip = not text
+                self._say(text)
+                if cutter.stopped:
+                    return StopReason.STOP_STRING
+                if sampling.max_tokens and self._completion >= sampling.max_tokens:
+                    return StopReason.LENGTH
+                if abort.is_set():
+                    return StopReason.CANCELLED
+                self._feed(token, n_keep)
+                context_ptr = session.context.ptr
+        except Cancelled:
+            return StopReason.CANCELLED
+        finally:
+            self._text.append(cutter.finish().lstrip() if strip else cutter.finish())
+            sampler.close()
+
+    def _feed(self, token: int, n_keep: int) -> None:
+        """Decode ``token``; at the limit forget first, if the policy says so."""
+        try:
+            self._session.feed_one(token, self._ask)
+        except ContextFull:
+            session = self._session
+            if self._request.overflow not in FORGETTING or len(session.tokens) < session.limit:
+                raise
+            forgotten = session.shift(n_keep, self._ask)
+            self._send(Forgot(self._request.request_id, 0, forgotten))
+            session.feed_one(token, self._ask)
+
+    def _say(self, text: str) -> None:
+        self._text.append(text)
+        now = time.monotonic()
+        if now - self._flushed >= FLUSH_S:
+            self._flushed = now
+            self._flush()
+
+    def _flush(self) -> None:
+        text = "".join(self._text)
+        self._text.clear()
+        if not text:
+            return
+        since = time.monotonic() - self._first_token if self._first_token else 0.0
+        speed = (self._completion - 1) / since if self._completion > 1 and since > 0 else None
+        self._send(TextGenerated(self._request.request_id, text, self._completion, speed))
+        self._send(KvChanged(self._session.kv()))

@@ -1,0 +1,230 @@
+"""The engine process: takes commands from the pipe, works them off one by one, sends events. No Qt, no storage.
+
+Two threads: the main one is in llama.cpp most of the time; the reader takes commands off the pipe at once, so that a
+stop or a token count never waits for a decode. When the app is gone, the pipe ends and so does this process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvdesk.backend import messages as m
+from kvdesk.backend.settings import ContextSettings
+from kvdesk.errors import ContextFailed, EngineError, KvdeskError, PromptTooLong
+
+if TYPE_CHECKING:
+    from kvdesk.backend.llama.library import AbortFlag
+    from kvdesk.backend.llama.model import Model
+    from kvdesk.backend.llama.prompt import Prompt
+    from kvdesk.backend.llama.session import Session
+
+PROGRESS_STEP = 0.01
+"""Load progress goes up in steps of one percent."""
+
+
+def worker_main(connection: Connection, log_path: str, environment: dict[str, str]) -> None:
+    """Entry of the engine process. Everything it or llama.cpp prints, and a fault's stack, goes to ``log_path``."""
+    os.environ.update(environment)
+    _print_to(Path(log_path))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is the app's to answer
+    worker = Worker(connection)
+    worker.run()
+
+
+def _print_to(path: Path) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    faulthandler.enable(file=2, all_threads=True)
+
+
+class Worker:
+    """One model and one session at most."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._inbox: queue.SimpleQueue[m.Command] = queue.SimpleQueue()
+        self._vocabulary = threading.Lock()
+        self._model: Model | None = None
+        self._prompt: Prompt | None = None
+        self._session: Session | None = None
+        self._request_id = 0
+        self._abort: AbortFlag
+
+    def run(self) -> None:
+        """Work until Shutdown or until the app is gone."""
+        from kvdesk.backend.llama import library
+
+        self._abort = library.AbortFlag()
+        library.start()
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        self._send(m.Started(os.getpid(), library.devices(), library.system_info(), library.has_rpc()))
+        while True:
+            command = self._inbox.get()
+            if isinstance(command, m.Shutdown):
+                self._unload()
+                return
+            self._guarded(command)
+
+    # --- the pipe -----------------------------------------------------------------------------------------------
+
+    def _send(self, event: m.Event) -> None:
+        with self._sending:
+            try:
+                self._connection.send(event)
+            except (BrokenPipeError, ConnectionError):
+                os._exit(0)  # the app is gone: nobody is left to work for
+
+    def _read(self) -> None:
+        while True:
+            try:
+                command: m.Command = self._connection.recv()
+            except (EOFError, OSError):
+                os._exit(0)  # from a thread, at once: the main thread may be deep in a decode
+            if isinstance(command, m.Stop):
+                self._abort.set()
+            elif isinstance(command, m.CountTokens):
+                self._guarded(command)
+            else:
+                if isinstance(command, m.Shutdown):
+                    self._abort.set()
+                elif not isinstance(command, m.GrowAnswer):
+                    self._abort.clear()  # here and not at the start of the work: a Stop sent after it must not be lost
+                self._inbox.put(command)
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    def _guarded(self, command: m.Command) -> None:
+        """Run ``command``; whatever goes wrong becomes one Failed event and the process lives on."""
+        request_id = getattr(command, "request_id", 0)
+        try:
+            self._run(command)
+        except KvdeskError as error:
+            self._send(
+                m.Failed(
+                    kind=type(error).__name__,
+                    sentence=str(error),
+                    request_id=request_id,
+                    asked_bytes=error.asked_bytes if isinstance(error, ContextFailed) else None,
+                    model_kept=self._session is not None,
+                    prompt_tokens=error.prompt_tokens if isinstance(error, PromptTooLong) else 0,
+                    n_ctx=error.n_ctx if isinstance(error, PromptTooLong) else 0,
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not take the conversation's cells with it
+            traceback.print_exc()
+            sentence = f"The engine failed in an unforeseen way ({type(error).__name__}: {error}); its log has the details."
+            self._send(m.Failed("EngineError", sentence, request_id, model_kept=self._session is not None))
+
+    def _run(self, command: m.Command) -> None:
+        match command:
+            case m.Load():
+                self._load(command)
+            case m.SetContext():
+                self._set_context(command.settings)
+            case m.Generate():
+                self._generate(command)
+            case m.CountTokens():
+                with self._vocabulary:
+                    n = len(self._prompt.tokens(command.turns)) if self._prompt else 0
+                self._send(m.TokensCounted(command.request_id, n))
+            case m.Unload():
+                self._unload()
+                self._send(m.Unloaded())
+            case _:
+                pass  # a GrowAnswer that nobody waits for any more
+
+    def _load(self, command: m.Load) -> None:
+        from kvdesk.backend.llama.model import Model, check_accepted
+        from kvdesk.backend.llama.prompt import Prompt
+        from kvdesk.backend.llama.session import Session
+        from kvdesk.backend.model_file import read_model_file
+
+        started = time.monotonic()
+        file = read_model_file(Path(command.path))
+        file.check_loadable()
+        file.check_can_chat()
+        if self._model:
+            check_accepted(command.path, command.settings.model)  # before what is loaded is let go
+        self._unload()
+        shown = -1.0
+
+        def progress(fraction: float) -> None:
+            nonlocal shown
+            if fraction - shown >= PROGRESS_STEP or fraction >= 1.0:
+                shown = fraction
+                self._send(m.LoadProgress(fraction))
+
+        model = Model(command.path, command.settings.model, progress, self._abort)
+        try:
+            model.require_chat()
+            session = Session(model, command.settings.context, self._abort)
+        except KvdeskError:
+            model.close()
+            raise
+        self._model = model
+        with self._vocabulary:
+            self._prompt = Prompt(model)
+        self._session = session
+        session.on_grown = lambda step: self._send(m.Grown(step, session.facts("moved", step.ms)))
+        self._send(m.Warming())
+        session.warm_up()
+        facts = model.facts(template_problem=self._prompt.problem)
+        self._send(m.Loaded(facts, session.facts(), (time.monotonic() - started) * 1000))
+
+    def _unload(self) -> None:
+        if self._session:
+            self._session.close()
+        with self._vocabulary:
+            self._prompt = None
+            if self._model:
+                self._model.close()
+        self._session = self._model = None
+
+    def _ready(self) -> tuple[Session, Prompt]:
+        if not self._session or not self._prompt:
+            raise EngineError("No model is loaded; open one first.")
+        return self._session, self._prompt
+
+    def _set_context(self, settings: ContextSettings) -> None:
+        session, _ = self._ready()
+        started = time.monotonic()
+        how = session.change(settings)
+        self._send(m.ContextMade(session.facts(how, (time.monotonic() - started) * 1000)))
+
+    def _generate(self, command: m.Generate) -> None:
+        from kvdesk.backend.llama.turn import Turn
+
+        session, prompt = self._ready()
+        self._request_id = command.request_id
+        Turn(session, prompt, command, self._send, self._ask_growth).run()
+
+    def _ask_growth(self, at_tokens: int, from_cells: int, to_cells: int, failed: str) -> m.GrowAnswer:
+        """Ask the app whether the context may grow and wait for its word; a stop is a no."""
+        session, _ = self._ready()
+        self._send(m.GrowWanted(self._request_id, at_tokens, from_cells, to_cells, session.settings, failed))
+        while True:
+            try:
+                answer = self._inbox.get(timeout=0.05)
+            except queue.Empty:
+                if self._abort.is_set():
+                    return m.GrowAnswer("stop")
+                continue
+            if isinstance(answer, m.GrowAnswer):
+                return answer
+            self._inbox.put(answer)
+            if isinstance(answer, m.Shutdown):
+                return m.GrowAnswer("stop")
