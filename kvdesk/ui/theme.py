@@ -273,7 +273,6 @@ QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QSpinBox:focus, QDoubleS
     border-color: @accent@; }
 QLineEdit:disabled, QSpinBox:disabled, QDoubleSpinBox:disabled, QComboBox:disabled { color: @faint@;
     border-color: @border@; background: transparent; }
-QAbstractSpinBox QLineEdit { background: transparent; border: none; border-radius: 0; padding: 0 2px 0 6px; min-height: 0; }
 QComboBox { padding-right: 22px; }
 QComboBox::drop-down { subcontrol-origin: padding; subcontrol-position: center right; width: 22px; border: none; }
 QComboBox::down-arrow { image: url("@icons@/arrow-down-@theme@.svg"); width: 12px; height: 12px; }
