@@ -1,0 +1,159 @@
+"""Asks llama.cpp itself what a configuration would allocate, in a helper process that may die. Parent side.
+
+Blocking calls, for one thread at a time (planner.py's, or the command line's). Answers are kept, so asking twice costs
+nothing. When the helper dies or hangs on a question, PlanError says so and the next question starts a new one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Self
+
+from kvdesk import paths
+from kvdesk.backend.dry_run_worker import Answer, Subject, helper_main
+from kvdesk.backend.footprint import Footprint
+from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.settings import EngineSettings
+from kvdesk.errors import PlanError, SettingsError
+
+ANSWER_TIMEOUT_S = 30.0
+"""Longest wait for one answer; the slowest seen is a second, over a slow network worker."""
+END_TIMEOUT_S = 2.0
+
+
+class DryRun:
+    """One model, priced by a helper process that starts with the first question and stays warm until ``let_go``."""
+
+    def __init__(self, model_file: ModelFile, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self._subject = Subject(
+            part_paths=model_file.part_paths,
+            architecture=model_file.architecture,
+            n_vocab=model_file.n_vocab or embedding_rows(model_file),
+            tensors=model_file.tensors,
+            loadable=model_file.is_complete,
+        )
+        self._missing = model_file.missing_parts
+        self._timeout_s = timeout_s
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+        self._rpc_servers: tuple[str, ...] = ()
+        self._known: dict[EngineSettings, Footprint | SettingsError] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.let_go()
+
+    @property
+    def pid(self) -> int | None:
+        """The helper's process id while it lives: what it holds on a GPU is not another program's."""
+        return self._process.pid if self._process and self._process.is_alive() else None
+
+    def ask(self, settings: EngineSettings) -> Footprint:
+        """What ``settings`` would allocate.
+
+        Raises SettingsError when llama.cpp refuses them and PlanError when it cannot plan: the helper died or hung, or
+        the file is none that it can open.
+        """
+        key = relevant(settings)
+        known = self._known.get(key)
+        if known is None:
+            known = self._ask_helper(key)
+            self._known[key] = known
+        if isinstance(known, SettingsError):
+            raise known
+        return replace(known, settings=settings)
+
+    def ask_all(self, settings: Iterable[EngineSettings]) -> list[Footprint]:
+        """``ask`` for each."""
+        return [self.ask(one) for one in settings]
+
+    def let_go(self) -> None:
+        """End the helper; answers stay known. Waits until it is gone."""
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if connection:
+            connection.close()
+        if process:
+            process.join(END_TIMEOUT_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+
+    def _ask_helper(self, settings: EngineSettings) -> Footprint | SettingsError:
+        if self._missing:
+            raise PlanError(f"{self._missing[0].name} is missing, so llama.cpp cannot plan this model.")
+        if settings.model.rpc_servers != self._rpc_servers:
+            self.let_go()  # devices cannot be taken back from a process
+        try:
+            connection = self._start(settings.model.rpc_servers)
+            connection.send(settings)
+            answer = self._receive(connection)
+        except (EOFError, OSError) as error:
+            raise PlanError(f"llama.cpp failed while it planned these settings ({self._end_words()}).") from error
+        if answer.footprint:
+            return answer.footprint
+        if answer.refusal:
+            return SettingsError(answer.refusal)
+        raise PlanError(answer.failure)
+
+    def _start(self, rpc_servers: tuple[str, ...]) -> Connection:
+        if self._connection and self._process and self._process.is_alive():
+            return self._connection
+        self.let_go()
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        log_path = str(paths.log_dir() / "dry-run.log")
+        process = context.Process(
+            target=helper_main, args=(theirs, log_path, rpc_servers), name="kvdesk-dry-run", daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._process, self._connection, self._rpc_servers = process, ours, rpc_servers
+        ours.send(self._subject)
+        self._wait(ours)
+        ours.recv()
+        return ours
+
+    def _receive(self, connection: Connection) -> Answer:
+        self._wait(connection)
+        return connection.recv()
+
+    def _wait(self, connection: Connection) -> None:
+        if not connection.poll(self._timeout_s):
+            self._kill()
+            raise PlanError(f"llama.cpp gave no plan within {self._timeout_s:.0f} s.")
+
+    def _kill(self) -> None:
+        if self._process:
+            self._process.kill()
+        self.let_go()
+
+    def _end_words(self) -> str:
+        """How the helper ended."""
+        code: int | None = None
+        if self._process:
+            self._process.join(END_TIMEOUT_S)
+            code = self._process.exitcode
+        self.let_go()
+        if code is not None and code < 0:
+            return f"its process was ended by {signal.Signals(-code).name}"
+        return "its process ended" if code is None else f"its process ended with code {code}"
+
+
+def relevant(settings: EngineSettings) -> EngineSettings:
+    """``settings`` less what does not change what is allocated, so that answers are found again."""
+    return replace(settings, context=replace(settings.context, n_threads=0, allocation="reserve", initial_ctx=2048))
+
+
+def embedding_rows(model_file: ModelFile) -> int:
+    """Rows of the token embedding: the vocabulary's size where the file does not hold it; 0 where it has neither."""
+    return next((tensor.shape[1] for tensor in model_file.tensors if tensor.name == "token_embd.weight"), 0)
