@@ -126,6 +126,7 @@ class _Row:
     """The widgets of one field: label, editor, slider (if it has one) and the line of words below."""
 
     def __init__(self, dataclass_type: type, field: dataclasses.Field[Any], on_changed: Callable[[], None]) -> None:
+        self.editor = make_editor(dataclass_type, field)
         meta = field.metadata
         self._on_changed = on_changed
         self._words = {"problem": "", "closed": "", "note": ""}
@@ -133,7 +134,6 @@ class _Row:
         self._tip = f"{meta['help']}\n({field.name})"
         self.stops: tuple[float, ...] = ()
         self.slider: QSlider | None = None
-        self.editor = make_editor(dataclass_type, field)
         self.editor.setObjectName(field.name)
         self.editor.setAccessibleName(meta["label"])
         self.editor.setAccessibleDescription(meta["help"])
