@@ -6,7 +6,9 @@ then reports (mapped weights, the output buffer, recurrent state apart from KV) 
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,6 +26,8 @@ from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettin
 from kvdesk.errors import PlanError, SettingsError
 
 _MIB = 1024 * 1024
+_DEBUG = 1
+"""GGML_LOG_LEVEL_DEBUG (ggml.h)."""
 LAZY_TENSOR = "per_layer_token_embd.weight"
 LAZY_LEAST_BYTES = 4 * 1024**3
 """Read on demand and mapped apart from the rest when larger than this (llama-model-loader.cpp, lazy_read::add)."""
@@ -38,6 +42,25 @@ _REFUSALS = (
 )  # fmt: skip
 
 
+class _BriefLog:
+    """llama.cpp's log without its debug lines: 700 of them a context, and each costs as much as real work."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(self._on_text)
+        lib.llama_log_set(ctypes.cast(self._callback, lib.llama_log_callback), ctypes.c_void_p(0))
+
+    def _on_text(self, level: int, text: int, _user_data: object) -> None:
+        if level > _DEBUG:
+            self.lines += ctypes.string_at(text).decode("utf-8", "replace").splitlines()
+
+
+@functools.cache
+def _brief_log() -> _BriefLog:
+    library.start()  # loads the backends, and would keep every line
+    return _BriefLog()
+
+
 class PlannedModel:
     """Metadata of a model in this process, ready to price contexts."""
 
@@ -46,14 +69,14 @@ class PlannedModel:
 
         Raises PlanError with llama.cpp's reason.
         """
-        log = library.start()
         params = model_params(settings)
         params.no_alloc = True
         params.load_mode = LOAD_MODE_NONE
-        with log.captured() as lines:
-            self.ptr = lib.llama_model_load_from_file(str(path).encode(), params)
+        self._log = _brief_log()
+        self._log.lines.clear()
+        self.ptr = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.ptr:
-            raise PlanError(f"llama.cpp cannot plan this model: {_reason(lines)}.")
+            raise PlanError(f"llama.cpp cannot plan this model: {_reason(self._log.lines)}.")
         self.settings = settings
         self.n_vocab: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.ptr))
         self._n_ctx_train: int = lib.llama_model_n_ctx_train(self.ptr)
@@ -96,8 +119,9 @@ class PlannedModel:
     def _plan(self, settings: ContextSettings) -> tuple[tuple[breakdown.Share, ...] | None, list[str], int, int]:
         """A context made, read and thrown away: its breakdown, log, n_ctx and n_ctx per sequence."""
         params = context_params(settings, settings.n_ctx or self._n_ctx_train)
-        with library.start().captured() as lines:
-            context = lib.llama_init_from_model(self.ptr, params)
+        self._log.lines.clear()
+        context = lib.llama_init_from_model(self.ptr, params)
+        lines = list(self._log.lines)
         if not context:
             raise SettingsError(_refusal(lines))
         try:
