@@ -1,0 +1,376 @@
+"""The raw header of one GGUF file: metadata and tensor table, checked as llama.cpp checks them, no weights read.
+
+Knows the file format only; what the values mean is model_file.py's. Any thread or process. The checks mirror
+ggml/src/gguf.cpp (gguf_init_from_reader); the limits below are our own, far above any real model, so that a hostile
+header costs neither time nor memory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from kvdesk.errors import ModelFileError
+
+MAX_HEADER_BYTES = 64 * 1024 * 1024
+MAX_KEYS = 65_536
+MAX_TENSORS = 65_536
+MAX_STRINGS = 4_000_000
+"""Strings in all arrays of a header together; a vocabulary with merges has about a million."""
+MAX_KEPT_BYTES = 8 * 1024 * 1024
+"""What the metadata mapping may hold in all; longer strings and arrays are summarised."""
+MAX_KEPT_NUMBERS = 4096
+_FIRST_READ_BYTES = 1024 * 1024
+
+GGML_MAX_DIMS = 4
+GGML_MAX_NAME = 64
+GGUF_DEFAULT_ALIGNMENT = 32
+GGUF_VERSION = 3
+_INT64_MAX = 2**63 - 1
+
+
+class TensorType(NamedTuple):
+    """A ggml type: ``block_values`` values are stored in ``block_bytes`` bytes."""
+
+    name: str
+    block_values: int
+    block_bytes: int
+
+
+TENSOR_TYPES: Mapping[int, TensorType] = {
+    number: TensorType(*traits)
+    for number, traits in {
+        0: ("f32", 1, 4), 1: ("f16", 1, 2), 2: ("q4_0", 32, 18), 3: ("q4_1", 32, 20), 6: ("q5_0", 32, 22),
+        7: ("q5_1", 32, 24), 8: ("q8_0", 32, 34), 9: ("q8_1", 32, 36), 10: ("q2_K", 256, 84), 11: ("q3_K", 256, 110),
+        12: ("q4_K", 256, 144), 13: ("q5_K", 256, 176), 14: ("q6_K", 256, 210), 15: ("q8_K", 256, 292),
+        16: ("iq2_xxs", 256, 66), 17: ("iq2_xs", 256, 74), 18: ("iq3_xxs", 256, 98), 19: ("iq1_s", 256, 50),
+        20: ("iq4_nl", 32, 18), 21: ("iq3_s", 256, 110), 22: ("iq2_s", 256, 82), 23: ("iq4_xs", 256, 136),
+        24: ("i8", 1, 1), 25: ("i16", 1, 2), 26: ("i32", 1, 4), 27: ("i64", 1, 8), 28: ("f64", 1, 8),
+        29: ("iq1_m", 256, 56), 30: ("bf16", 1, 2), 34: ("tq1_0", 256, 54), 35: ("tq2_0", 256, 66),
+        39: ("mxfp4", 32, 17), 40: ("nvfp4", 64, 36), 41: ("q1_0", 128, 18), 42: ("q2_0", 64, 18),
+    }.items()
+}  # fmt: skip
+"""ggml type number -> its traits (ggml.c, type_traits; sizes from the static_asserts of ggml-common.h)."""
+
+
+class Tensor(NamedTuple):
+    """One row of the tensor table. ``shape`` as ggml counts it (ne[0] first), ``offset`` from the start of the file
+    ``part`` (0 for a model in one file)."""
+
+    name: str
+    shape: tuple[int, ...]
+    type_name: str
+    size_bytes: int
+    offset: int
+    part: int
+
+
+@dataclass(frozen=True)
+class ArraySummary:
+    """Stands for a metadata value that was skipped: ``count`` elements of GGUF type ``type_name``."""
+
+    type_name: str
+    count: int
+
+
+Scalar = int | float | bool | str
+MetadataValue = Scalar | tuple[int | float | bool, ...] | ArraySummary
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What one GGUF file says of itself. ``needed_bytes`` is where its last tensor ends, padding excluded."""
+
+    path: Path
+    version: int
+    metadata: Mapping[str, MetadataValue]
+    tensors: tuple[Tensor, ...]
+    data_offset: int
+    needed_bytes: int
+    file_bytes: int
+
+    @property
+    def is_complete(self) -> bool:
+        """The file holds the data of all its tensors."""
+        return self.file_bytes >= self.needed_bytes
+
+
+_SCALARS: Mapping[int, tuple[str, struct.Struct]] = {
+    number: (name, struct.Struct("<" + code))
+    for number, name, code in (
+        (0, "u8", "B"), (1, "i8", "b"), (2, "u16", "H"), (3, "i16", "h"), (4, "u32", "I"), (5, "i32", "i"),
+        (6, "f32", "f"), (7, "bool", "?"), (10, "u64", "Q"), (11, "i64", "q"), (12, "f64", "d"),
+    )
+}  # fmt: skip
+_STRING, _ARRAY = 8, 9
+_U32, _U64 = _SCALARS[4][1], _SCALARS[10][1]
+
+
+def read_header(path: Path, part: int = 0, max_tensors: int = MAX_TENSORS) -> GgufHeader:
+    """Read and check the header of the GGUF file ``path``, which becomes ``part`` in its tensors.
+
+    Raises ModelFileError, naming the field at fault, for anything that is no valid GGUF header. Tensor data that the
+    file does not hold (a header alone, a download under way) is no error: ``is_complete`` tells.
+    """
+    try:
+        facts = os.stat(path)
+        if stat.S_ISDIR(facts.st_mode):
+            raise ModelFileError(f"{path.name or path} is a folder; choose a .gguf file in it.", path)
+        if not stat.S_ISREG(facts.st_mode):
+            raise ModelFileError(f"{path.name} is not a regular file.", path)
+        with open(path, "rb") as file:
+            return _Reader(path, file, facts.st_size).header(part, max_tensors)
+    except FileNotFoundError as error:
+        raise ModelFileError(f"There is no file {path}.", path) from error
+    except PermissionError as error:
+        raise ModelFileError(f"{path.name} cannot be opened: permission denied.", path) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ModelFileError(f"{path.name} cannot be read: {error}.", path) from error
+
+
+class _Reader:
+    """Walks the header front to back over a buffer that grows by reading on (a map of the file would kill the
+    process if another one truncated it)."""
+
+    def __init__(self, path: Path, file: BinaryIO, file_bytes: int) -> None:
+        self._path = path
+        self._file = file
+        self._file_bytes = file_bytes
+        self._data = b""
+        self._pos = 0
+        self._strings_left = MAX_STRINGS
+        self._kept_left = MAX_KEPT_BYTES
+
+    def header(self, part: int, max_tensors: int) -> GgufHeader:
+        version = self._preamble()
+        n_tensors = self._count("tensor count", 24, max_tensors)
+        n_keys = self._count("metadata key count", 13, MAX_KEYS)
+        metadata, alignment = self._metadata(n_keys)
+        table = self._tensor_table(n_tensors)
+        data_offset = self._pos
+        if table:
+            data_offset += -data_offset % alignment
+        tensors, needed_bytes = self._placed(table, part, alignment, data_offset)
+        return GgufHeader(self._path, version, metadata, tensors, data_offset, needed_bytes, self._file_bytes)
+
+    def _fault(self, field: str, sentence: str) -> ModelFileError:
+        return ModelFileError(f"{self._path.name}: {sentence}.", self._path, field)
+
+    # --- bytes -------------------------------------------------------------------------------------------------
+
+    def _need(self, end: int, field: str) -> None:
+        """Make the buffer reach to ``end``."""
+        if end <= len(self._data):
+            return
+        if end > self._file_bytes:
+            raise self._fault(field, f"{field} reaches beyond the end of the file ({self._file_bytes:,} bytes)")
+        if end > MAX_HEADER_BYTES:
+            raise self._fault(field, f"{field} makes the header longer than {MAX_HEADER_BYTES >> 20} MiB")
+        wanted = max(end, 2 * len(self._data), _FIRST_READ_BYTES)
+        self._data += self._file.read(min(wanted, MAX_HEADER_BYTES) - len(self._data))
+        if end > len(self._data):
+            raise self._fault(field, f"the file became shorter while {field} was read")
+
+    def _unpack(self, form: struct.Struct, field: str) -> int | float | bool:
+        self._need(self._pos + form.size, field)
+        (value,) = form.unpack_from(self._data, self._pos)
+        self._pos += form.size
+        return value
+
+    def _integer(self, form: struct.Struct, field: str) -> int:
+        return int(self._unpack(form, field))
+
+    def _count(self, field: str, least_bytes: int, limit: int) -> int:
+        """A count whose items take at least ``least_bytes`` each."""
+        count = self._integer(_U64, field)
+        if count > limit or count * least_bytes > self._file_bytes - self._pos:
+            raise self._fault(field, f"the {field} is {count:,}, more than the file can hold or any model has")
+        return count
+
+    def _text_bytes(self, field: str) -> bytes:
+        length = self._integer(_U64, field)
+        self._need(self._pos + length, field)
+        start, self._pos = self._pos, self._pos + length
+        return self._data[start : self._pos]
+
+    # --- metadata ----------------------------------------------------------------------------------------------
+
+    def _preamble(self) -> int:
+        if self._file_bytes == 0:
+            raise self._fault("magic", "the file is empty")
+        magic = self._file.read(4)
+        if magic in (b"lmgg", b"tjgg", b"fmgg", b"algg"):
+            raise self._fault("magic", "this is an old GGML file; llama.cpp reads only GGUF")
+        if magic != b"GGUF":
+            shown = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in magic)
+            raise self._fault("magic", f'this is not a GGUF file (it begins with "{shown}" instead of "GGUF")')
+        self._data, self._pos = magic, 4
+        version = self._integer(_U32, "version")
+        if version & 0xFFFF == 0 and version:
+            raise self._fault("version", "the file was written for big-endian machines")
+        if version == 1:
+            raise self._fault("version", "GGUF version 1 is no longer supported; convert the model anew")
+        if not 2 <= version <= GGUF_VERSION:
+            raise self._fault("version", f"GGUF version {version} is unknown; versions 2 and 3 are supported")
+        return version
+
+    def _metadata(self, n_keys: int) -> tuple[dict[str, MetadataValue], int]:
+        metadata: dict[str, MetadataValue] = {}
+        alignment_type = 4
+        for index in range(n_keys):
+            key = self._name(f"metadata key {index}")
+            if not key:
+                raise self._fault(f"metadata key {index}", f"metadata key {index} is empty")
+            if key in metadata:
+                raise self._fault(key, f"the key {key} occurs twice")
+            value_type = self._integer(_U32, key)
+            if key == "general.alignment":
+                alignment_type = value_type
+            metadata[key] = self._value(value_type, key)
+        alignment = metadata.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
+        if alignment_type != 4 or not isinstance(alignment, int):
+            raise self._fault("general.alignment", "general.alignment is not a u32")
+        if alignment < 1 or alignment & (alignment - 1):
+            raise self._fault("general.alignment", f"general.alignment is {alignment}, not a power of two")
+        return metadata, alignment
+
+    def _name(self, field: str) -> str:
+        try:
+            return self._text_bytes(field).decode()
+        except UnicodeDecodeError as error:
+            raise self._fault(field, f"{field} is not valid UTF-8") from error
+
+    def _value(self, value_type: int, key: str) -> MetadataValue:
+        if value_type == _STRING:
+            return self._text(key)
+        if value_type == _ARRAY:
+            return self._array(key)
+        if value_type not in _SCALARS:
+            raise self._fault(key, f"{key} has the unknown value type {value_type}")
+        return self._unpack(_SCALARS[value_type][1], key)
+
+    def _text(self, key: str) -> str | ArraySummary:
+        """A string value. llama.cpp takes any bytes, so what is not UTF-8 is shown with replacement characters."""
+        raw = self._text_bytes(key)
+        if not self._keep(4 * len(raw)):
+            return ArraySummary("str", len(raw))
+        return raw.decode(errors="replace")
+
+    def _array(self, key: str) -> tuple[int | float | bool, ...] | ArraySummary:
+        item_type = self._integer(_U32, key)
+        count = self._integer(_U64, key)
+        if item_type == _STRING:
+            self._skip_strings(count, key)
+            return ArraySummary("str", count)
+        if item_type == _ARRAY:
+            raise self._fault(key, f"{key} is an array of arrays, which GGUF does not allow")
+        if item_type not in _SCALARS:
+            raise self._fault(key, f"{key} is an array of the unknown value type {item_type}")
+        name, form = _SCALARS[item_type]
+        start, end = self._pos, self._pos + count * form.size
+        self._need(end, key)
+        self._pos = end
+        if count > MAX_KEPT_NUMBERS or not self._keep(32 * count):
+            return ArraySummary(name, count)
+        return struct.unpack(f"<{count}{form.format[-1]}", self._data[start:end])
+
+    def _keep(self, size_bytes: int) -> bool:
+        if size_bytes > self._kept_left:
+            return False
+        self._kept_left -= size_bytes
+        return True
+
+    def _skip_strings(self, count: int, key: str) -> None:
+        """Step over ``count`` length-prefixed strings: the one long loop here, so it touches nothing but lengths."""
+        if count > self._strings_left or count * 8 > self._file_bytes - self._pos:
+            raise self._fault(key, f"{key} has {count:,} strings, more than the file can hold or any model has")
+        self._strings_left -= count
+        unpack_from, pos, done = _U64.unpack_from, self._pos, 0
+        while done < count:
+            self._need(pos + 8, key)
+            data = self._data
+            try:
+                for done in range(done, count):  # noqa: B007, B020 - after reading on it resumes where it stopped
+                    (length,) = unpack_from(data, pos)
+                    pos += 8 + length
+                done = count
+            except (struct.error, OverflowError):
+                pass  # beyond the buffer: _need reads on, or says why it cannot
+        self._need(pos, key)
+        self._pos = pos
+
+    # --- tensors -----------------------------------------------------------------------------------------------
+
+    def _tensor_table(self, n_tensors: int) -> list[tuple[str, tuple[int, ...], TensorType, int, int]]:
+        """Rows of name, shape, type, size in bytes and offset within the data section."""
+        table: list[tuple[str, tuple[int, ...], TensorType, int, int]] = []
+        seen: set[str] = set()
+        for index in range(n_tensors):
+            name = self._name(f"name of tensor {index}")
+            field = f"tensor {name}"
+            if len(name.encode()) >= GGML_MAX_NAME:
+                raise self._fault(field[:80], f"the name of tensor {index} is longer than {GGML_MAX_NAME - 1} bytes")
+            if name in seen:
+                raise self._fault(field, f"the tensor {name} occurs twice")
+            seen.add(name)
+            shape = self._shape(field)
+            tensor_type = self._tensor_type(field, shape)
+            n_values = 1
+            for length in shape:
+                n_values *= length
+            size_bytes = n_values // tensor_type.block_values * tensor_type.block_bytes
+            if size_bytes > _INT64_MAX:
+                raise self._fault(field, f"the {field} would take {size_bytes:,} bytes")
+            table.append((name, shape, tensor_type, size_bytes, self._integer(_U64, field)))
+        return table
+
+    def _shape(self, field: str) -> tuple[int, ...]:
+        n_dims = self._integer(_U32, field)
+        if n_dims > GGML_MAX_DIMS:
+            raise self._fault(field, f"the {field} has {n_dims} dimensions; at most {GGML_MAX_DIMS} are possible")
+        shape = tuple(self._integer(_U64, field) for _ in range(n_dims)) or (1,)
+        n_values = 1
+        for length in shape:
+            n_values *= max(length, 1)
+        if n_values > _INT64_MAX:
+            raise self._fault(field, f"the {field} has the impossible shape {shape}")
+        return shape
+
+    def _tensor_type(self, field: str, shape: tuple[int, ...]) -> TensorType:
+        number = self._integer(_U32, field)
+        tensor_type = TENSOR_TYPES.get(number)
+        if tensor_type is None:
+            raise self._fault(field, f"the {field} has the ggml type {number}, which this llama.cpp does not know")
+        if shape[0] % tensor_type.block_values:
+            raise self._fault(
+                field,
+                f"the {field} has rows of {shape[0]} values, "
+                f"which {tensor_type.name} cannot pack into blocks of {tensor_type.block_values}",
+            )
+        return tensor_type
+
+    def _placed(
+        self,
+        table: list[tuple[str, tuple[int, ...], TensorType, int, int]],
+        part: int,
+        alignment: int,
+        data_offset: int,
+    ) -> tuple[tuple[Tensor, ...], int]:
+        """The tensors with offsets in the file, and where the last one ends. llama.cpp wants them one after another."""
+        tensors: list[Tensor] = []
+        expected = 0
+        needed_bytes = data_offset
+        for name, shape, tensor_type, size_bytes, offset in table:
+            if offset != expected:
+                raise self._fault(
+                    f"tensor {name}", f"the tensor {name} lies at offset {offset:,} where {expected:,} was expected"
+                )
+            needed_bytes = data_offset + offset + size_bytes
+            tensors.append(Tensor(name, shape, tensor_type.name, size_bytes, data_offset + offset, part))
+            expected += size_bytes + -size_bytes % alignment
+        return tuple(tensors), needed_bytes

@@ -1,0 +1,68 @@
+"""Loads models one after another with low-level llama.cpp and decodes greedily; run as a process of its own.
+
+``python decode_models.py N_TOKENS MODEL.gguf...`` prints one JSON line per model as it goes: what was decoded, or why
+not. A model that kills the process leaves its line out; the caller then knows which one it was.
+"""
+
+import ctypes
+import json
+import math
+import sys
+
+import llama_cpp.llama_cpp as llama
+
+PROMPT = b"The people said hello, w\xc3\xb6rld!"
+
+
+def decode(path: str, n_tokens: int) -> dict[str, object]:
+    """Load ``path``, read PROMPT (any ids without a vocabulary), then decode ``n_tokens`` greedily."""
+    errors: list[str] = []
+    caches: list[str] = []
+
+    @llama.llama_log_callback
+    def keep(level: int, text: bytes, _: object) -> None:
+        if level >= 4:
+            errors.append(text.decode(errors="replace"))
+        if b"size = " in text and b"llama_" in text:
+            caches.append(text.decode(errors="replace").strip())
+
+    llama.llama_log_set(keep, None)
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers, params.use_extra_bufts = 0, False
+    model = llama.llama_model_load_from_file(path.encode(), params)
+    if not model:
+        return {"path": path, "error": "".join(errors)}
+    context_params = llama.llama_context_default_params()
+    context_params.n_ctx, context_params.n_batch, context_params.n_ubatch = 512, 64, 32
+    context_params.n_threads = context_params.n_threads_batch = 1
+    context_params.swa_full = False
+    context = llama.llama_init_from_model(model, context_params)
+    if not context:
+        return {"path": path, "error": "".join(errors)}
+    vocab = llama.llama_model_get_vocab(model)
+    n_vocab = llama.llama_vocab_n_tokens(vocab)
+    has_vocab = llama.llama_vocab_type(vocab) != llama.LLAMA_VOCAB_TYPE_NONE
+    room = (llama.llama_token * 64)(*range(8))
+    count = llama.llama_tokenize(vocab, PROMPT, len(PROMPT), room, 64, True, False) if has_vocab else 8
+    prompt, reply, text = list(room[:count]), [], b""
+    piece = ctypes.create_string_buffer(64)
+    for _ in range(n_tokens):
+        status = llama.llama_decode(context, llama.llama_batch_get_one(room, count))
+        if status:
+            return {"path": path, "error": f"llama_decode said {status}: {''.join(errors)}"}
+        logits = llama.llama_get_logits_ith(context, -1)[:n_vocab]
+        if not all(map(math.isfinite, logits)):
+            return {"path": path, "error": "logits are not finite"}
+        best = max(range(n_vocab), key=logits.__getitem__)
+        reply.append(best)
+        length = llama.llama_token_to_piece(vocab, best, piece, 64, 0, False) if has_vocab else 0
+        text += piece.raw[: max(0, length)]
+        room[0], count = best, 1
+    llama.llama_free(context)
+    llama.llama_model_free(model)
+    return {"path": path, "prompt": prompt, "reply": reply, "text": text.decode(errors="replace"), "caches": caches}
+
+
+if __name__ == "__main__":
+    for model_path in sys.argv[2:]:
+        print(json.dumps(decode(model_path, int(sys.argv[1]))), flush=True)

@@ -1,0 +1,70 @@
+"""Asks llama.cpp which tensors a model with given metadata must have; run as a process of its own.
+
+``python tiny_tensors.py HEADER.gguf`` prints one JSON list of [name, [ne0, ne1, ...]] in llama.cpp's own order, from
+``llama_model_init_from_user``, which builds the model from metadata alone. Optional tensors are among them.
+"""
+
+import ctypes
+import importlib.util
+import json
+import sys
+import types
+
+
+def _llama() -> types.ModuleType:
+    """llama_cpp.llama_cpp without the package around it, whose imports (numpy, ...) take most of a second."""
+    spec = importlib.util.find_spec("llama_cpp")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    package = types.ModuleType("llama_cpp")
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules["llama_cpp"] = package
+    return importlib.import_module("llama_cpp.llama_cpp")
+
+
+class _GgufInitParams(ctypes.Structure):
+    _fields_ = [("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p)]
+
+
+class _GgmlTensorHead(ctypes.Structure):
+    """The first fields of ggml.h's struct ggml_tensor."""
+
+    _fields_ = [("type", ctypes.c_int), ("buffer", ctypes.c_void_p), ("ne", ctypes.c_int64 * 4)]
+
+
+def wanted_tensors(header: str) -> list[tuple[str, list[int]]]:
+    """The tensors llama.cpp creates for the metadata in the file ``header``; raises ValueError with its words."""
+    llama = _llama()
+    library = llama._lib
+    library.gguf_init_from_file.restype = ctypes.c_void_p
+    library.gguf_init_from_file.argtypes = [ctypes.c_char_p, _GgufInitParams]
+    library.ggml_get_name.restype = ctypes.c_char_p
+    library.ggml_get_name.argtypes = [ctypes.c_void_p]
+    errors: list[str] = []
+    wanted: dict[str, list[int]] = {}
+
+    @llama.llama_log_callback
+    def keep_errors(level: int, text: bytes, _: object) -> None:
+        if level >= 4:
+            errors.append(text.decode(errors="replace"))
+            sys.stderr.write(errors[-1])
+
+    @llama.llama_model_set_tensor_data_t
+    def note(tensor: int, _: object) -> None:
+        shape = list(ctypes.cast(tensor, ctypes.POINTER(_GgmlTensorHead)).contents.ne)
+        while len(shape) > 1 and shape[-1] == 1:
+            shape.pop()
+        wanted[library.ggml_get_name(tensor).decode()] = shape
+
+    llama.llama_log_set(keep_errors, None)
+    metadata = library.gguf_init_from_file(header.encode(), _GgufInitParams(True, None))
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers = 0
+    model = llama.llama_model_init_from_user(metadata, note, None, params)
+    if not model:
+        raise ValueError("".join(errors))
+    return list(wanted.items())
+
+
+if __name__ == "__main__":
+    print(json.dumps(wanted_tensors(sys.argv[1])))
