@@ -48,6 +48,11 @@ def log_dir() -> Path:
     return _folder("log")
 
 
+def fallback_file() -> Path:
+    """What this machine's CPU could not do (backend/fallback.py)."""
+    return data_dir() / "fallback.json"
+
+
 def is_frozen() -> bool:
     """True inside a PyInstaller bundle."""
     return bool(getattr(sys, "frozen", False))

@@ -37,8 +37,9 @@ def worker_main(connection: Connection, log_path: str, environment: dict[str, st
     os.environ.update(environment)
     _print_to(Path(log_path))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is the app's to answer
-    worker = Worker(connection)
-    worker.run()
+    Worker(connection).run()
+    sys.stderr.flush()
+    os._exit(0)  # model and context are freed; finalizing an interpreter with a thread in a read can hang
 
 
 def _print_to(path: Path) -> None:

@@ -1,0 +1,372 @@
+"""The app's side of the engine: spawns the worker process, talks to it, notices its death, ends it. No Qt.
+
+One thread owns the process and both ends of every decision; callers only put wishes in a queue and never wait.
+What happens is told through ``on_event``, called on that thread: the worker's events, and the three of this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from kvdesk.backend import messages as m
+from kvdesk.backend import post_mortem
+from kvdesk.backend.proc_text import read_text
+from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.worker import worker_main
+from kvdesk.errors import EngineDied
+
+log = logging.getLogger(__name__)
+
+EXIT_WAIT_S = 5.0
+"""How long an engine that was asked to leave may take before it is terminated."""
+TERMINATE_WAIT_S = 2.0
+"""How long a terminated one may take before it is killed."""
+STOP_WAIT_S = 20.0
+"""How long a stop may take before the engine counts as hung."""
+LOGS_KEPT = 20
+"""Per-run engine logs that are kept."""
+
+
+class EngineState(StrEnum):
+    """Where the engine stands. Alive is not ready: only READY takes a prompt."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    EMPTY = "empty"
+    LOADING = "loading"
+    WARMING = "warming"
+    READY = "ready"
+    GENERATING = "generating"
+    CHANGING = "changing"
+    DIED = "died"
+
+
+_DOING = {
+    EngineState.STARTING: "starting",
+    EngineState.EMPTY: "idle",
+    EngineState.LOADING: "loading the model",
+    EngineState.WARMING: "trying its first computation",
+    EngineState.READY: "idle",
+    EngineState.GENERATING: "writing a reply",
+    EngineState.CHANGING: "changing the context",
+}
+
+BUSY = frozenset({EngineState.LOADING, EngineState.WARMING, EngineState.GENERATING, EngineState.CHANGING})
+"""States in which one command is under way."""
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """The engine moved from one state to another; ``pid`` None when there is no process."""
+
+    before: EngineState
+    now: EngineState
+    pid: int | None
+
+
+@dataclass(frozen=True)
+class Died:
+    """The process ended without being asked. ``request_id`` is the reply that was cut off, 0 when none was."""
+
+    error: EngineDied
+    during: EngineState
+    request_id: int
+    log_path: Path
+
+
+@dataclass(frozen=True)
+class FellBack:
+    """The warm-up killed the process; it was started once more with ``settings``. To be remembered and to be said."""
+
+    settings: EngineSettings
+    error: EngineDied
+
+
+EngineEvent = m.Event | StateChanged | Died | FellBack
+
+
+class Engine:
+    """One engine process at a time. All methods return at once unless they say otherwise; any thread."""
+
+    def __init__(
+        self, on_event: Callable[[EngineEvent], None], log_dir: Path, environment: dict[str, str] | None = None
+    ) -> None:
+        """``environment`` is set in the child before it loads llama.cpp (CUDA_VISIBLE_DEVICES, GGML_*)."""
+        self._on_event = on_event
+        self._log_dir = log_dir
+        self._environment = environment or {}
+        self._wishes: queue.SimpleQueue[m.Command | None] = queue.SimpleQueue()
+        self._wake_out, self._wake_in = multiprocessing.Pipe(duplex=False)
+        self._state = EngineState.STOPPED
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+        self._log_path = log_dir / "engine.log"
+        self._loading: m.Load | None = None
+        self._fell_back = False
+        self._request_id = 0
+        self._stop_sent: float | None = None
+        self._oom_kills = 0
+        self._leaving = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    # --- wishes -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> EngineState:
+        """The state last told."""
+        return self._state
+
+    @property
+    def pid(self) -> int | None:
+        """Of the engine process, while there is one."""
+        process = self._process
+        return process.pid if process else None
+
+    @property
+    def log_path(self) -> Path:
+        """llama.cpp's log of this run."""
+        return self._log_path
+
+    def load(self, path: Path, settings: EngineSettings) -> None:
+        """Load a model; starts the process when there is none. Ends in Loaded, Failed or Died."""
+        self._wish(m.Load(str(path), settings))
+
+    def send(self, command: m.Command) -> None:
+        """Any other command. One that makes no sense in the present state is answered with Failed by the worker."""
+        self._wish(command)
+
+    def stop(self) -> None:
+        """Abort what is under way."""
+        self._wish(m.Stop())
+
+    def shutdown(self) -> None:
+        """End the process (ask, wait, terminate, kill) and this object. Waits until it is gone."""
+        self._leaving = True
+        self._wish(None)
+        self._thread.join(EXIT_WAIT_S + 2 * TERMINATE_WAIT_S + 1)
+
+    def _wish(self, command: m.Command | None) -> None:
+        self._wishes.put(command)
+        with contextlib.suppress(OSError):
+            self._wake_in.send_bytes(b".")
+
+    # --- the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            sources: list[object] = [self._wake_out]
+            if self._process and self._pipe:
+                sources += [self._pipe, self._process.sentinel]
+            ready = wait(sources, timeout=1.0)  # type: ignore[arg-type]
+            if self._pipe in ready:
+                self._receive()
+            if self._process and self._process.sentinel in ready and not (self._pipe and self._pipe.poll()):
+                self._bury()
+            if self._wake_out in ready:
+                self._wake_out.recv_bytes()
+                if self._take_wish() is None:
+                    self._end()
+                    return
+            self._check_hang()
+
+    def _take_wish(self) -> m.Command | None:
+        command = self._wishes.get()
+        if command is None:
+            return None
+        if isinstance(command, m.Load):
+            self._loading, self._fell_back = command, False
+            self._start()
+        if isinstance(command, m.Stop):
+            if self._state not in BUSY:
+                return command
+            self._stop_sent = self._stop_sent or time.monotonic()
+        self._forward(command)
+        return command
+
+    def _forward(self, command: m.Command) -> None:
+        if not self._pipe:
+            request_id = getattr(command, "request_id", 0)
+            self._tell(m.Failed("EngineError", "No model is loaded; open one first.", request_id, model_kept=False))
+            return
+        if isinstance(command, m.Generate):
+            self._request_id = command.request_id
+        becomes = {m.Load: EngineState.LOADING, m.Generate: EngineState.GENERATING, m.SetContext: EngineState.CHANGING}
+        try:
+            self._pipe.send(command)
+        except (BrokenPipeError, ConnectionError):
+            return  # its death is about to be noticed through the sentinel
+        if type(command) in becomes:
+            self._move(becomes[type(command)])
+
+    def _start(self) -> None:
+        if self._process:
+            return
+        self._log_path = self._log_dir / f"engine-{datetime.now().astimezone():%Y%m%d-%H%M%S-%f}.log"
+        for old in sorted(self._log_dir.glob("engine-*.log"))[:-LOGS_KEPT]:
+            old.unlink(missing_ok=True)
+        self._oom_kills = _oom_kills()
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe(duplex=True)
+        self._process = context.Process(
+            target=worker_main,
+            args=(theirs, str(self._log_path), self._environment),
+            name="kvdesk engine",
+            daemon=True,
+        )
+        self._process.start()
+        theirs.close()
+        self._move(EngineState.STARTING)
+
+    def _receive(self) -> None:
+        assert self._pipe
+        try:
+            event: m.Event = self._pipe.recv()
+        except (EOFError, OSError):
+            assert self._process
+            self._process.join(TERMINATE_WAIT_S)
+            self._bury()
+            return
+        self._follow(event)
+        self._tell(event)
+
+    def _follow(self, event: m.Event) -> None:
+        """Move the state as ``event`` says."""
+        match event:
+            case m.Started():
+                if self._state is EngineState.STARTING:
+                    self._move(EngineState.EMPTY)
+            case m.LoadProgress():
+                if self._state is not EngineState.LOADING:
+                    self._move(EngineState.LOADING)
+            case m.Warming():
+                self._move(EngineState.WARMING)
+            case m.Loaded() | m.ContextMade() | m.TurnFinished():
+                self._rest(EngineState.READY)
+            case m.Unloaded():
+                self._rest(EngineState.EMPTY)
+            case m.Failed():
+                if self._state in BUSY:
+                    self._rest(EngineState.READY if event.model_kept else EngineState.EMPTY)
+            case _:
+                pass
+
+    def _rest(self, state: EngineState) -> None:
+        self._stop_sent = None
+        self._request_id = 0
+        self._move(state)
+
+    def _move(self, state: EngineState) -> None:
+        before, self._state = self._state, state
+        if before is not state:
+            self._tell(StateChanged(before, state, self.pid))
+
+    def _tell(self, event: EngineEvent) -> None:
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("a listener failed on %s", type(event).__name__)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _bury(self, *, hung: bool = False) -> None:
+        """The process is gone (or is hung and killed now): say why, and try once more if it was the warm-up."""
+        assert self._process
+        if hung:
+            self._process.kill()
+        self._process.join(TERMINATE_WAIT_S)
+        during, request_id = self._state, self._request_id
+        error = post_mortem.explain(
+            self._process.exitcode,
+            read_log(self._log_path),
+            _DOING.get(during, "working"),
+            oom_killed=_oom_kills() > self._oom_kills,
+            hung=hung,
+        )
+        log.warning("engine %s: %s", self._process.pid, error)
+        self._release()
+        self._request_id, self._stop_sent = 0, None
+        loading = self._loading
+        if during is EngineState.WARMING and loading and loading.settings.model.use_extra_bufts and not self._fell_back:
+            self._fell_back = True
+            model = replace(loading.settings.model, use_extra_bufts=False)
+            self._loading = replace(loading, settings=replace(loading.settings, model=model))
+            self._tell(FellBack(self._loading.settings, error))
+            self._start()
+            self._forward(self._loading)
+            return
+        self._move(EngineState.DIED)
+        self._tell(Died(error, during, request_id, self._log_path))
+
+    def _release(self) -> None:
+        if self._pipe:
+            self._pipe.close()
+        if self._process:
+            self._process.close()
+        self._process, self._pipe = None, None
+
+    def _check_hang(self) -> None:
+        if self._stop_sent and time.monotonic() - self._stop_sent > STOP_WAIT_S and self._process:
+            self._bury(hung=True)
+
+    def _end(self) -> None:
+        """Ask, wait, terminate, wait, kill: named times, and the log says how far it had to go."""
+        process = self._process
+        if process and self._pipe:
+            with contextlib.suppress(OSError):
+                self._pipe.send(m.Shutdown())
+            self._drain_until_gone(EXIT_WAIT_S)
+            if process.is_alive():
+                log.warning("engine %s did not leave in %s s and is terminated", process.pid, EXIT_WAIT_S)
+                process.terminate()
+                process.join(TERMINATE_WAIT_S)
+            if process.is_alive():
+                log.warning("engine %s ignored termination and is killed", process.pid)
+                process.kill()
+                process.join(TERMINATE_WAIT_S)
+            self._release()
+        self._move(EngineState.STOPPED)
+
+    def _drain_until_gone(self, timeout_s: float) -> None:
+        """Keep taking its last events: a worker blocked on a full pipe could not leave; text in them is not lost."""
+        assert self._process and self._pipe
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            ready = wait([self._pipe, self._process.sentinel], timeout=max(0.0, until - time.monotonic()))
+            if self._pipe in ready:
+                try:
+                    self._tell(self._pipe.recv())
+                except (EOFError, OSError):
+                    self._process.join(max(0.0, until - time.monotonic()))
+                    return
+            elif ready:
+                return
+
+
+def read_log(path: Path, last_bytes: int = 64 * 1024) -> str:
+    """The end of a log; "" when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - last_bytes))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _oom_kills() -> int:
+    """How many processes this kernel has killed for memory since it started (Linux); 0 where it does not say."""
+    fields = dict(line.split(" ", 1) for line in (read_text("/proc/vmstat") or "").splitlines() if " " in line)
+    return int(fields.get("oom_kill", "0"))

@@ -1,0 +1,50 @@
+"""What this machine could not do: remembered so that the next start does not crash its way to it again. Any process.
+
+One JSON file in the data folder: CPU and llama.cpp version -> true where the warm-up died with repacked weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from kvdesk.backend.proc_text import read_text
+from kvdesk.backend.settings import ModelSettings
+
+
+def machine_key() -> str:
+    """This CPU (model and features) with this llama-cpp-python; another build or machine gets a new chance."""
+    text = read_text("/proc/cpuinfo") or ""
+    facts = re.findall(r"^(?:model name|flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)[:2]
+    named = facts or [platform.processor(), platform.machine()]
+    digest = hashlib.sha256("|".join(named).encode()).hexdigest()[:16]
+    return f"{digest} {importlib.metadata.version('llama-cpp-python')}"
+
+
+def _read(path: Path) -> dict[str, bool]:
+    with contextlib.suppress(OSError, ValueError):
+        values = json.loads(path.read_text("utf-8"))
+        if isinstance(values, dict):
+            return {str(k): bool(v) for k, v in values.items()}  # type: ignore[reportUnknownVariableType]
+    return {}
+
+
+def remembered(settings: ModelSettings, path: Path) -> ModelSettings:
+    """``settings`` without repacked weights where they are known to kill the engine on this machine."""
+    return replace(settings, use_extra_bufts=False) if _read(path).get(machine_key()) else settings
+
+
+def remember(path: Path) -> None:
+    """The engine died in its warm-up with repacked weights, here. A file that cannot be written is not worth an error."""
+    values = {**_read(path), machine_key(): True}
+    fresh = path.with_suffix(f".{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        fresh.write_text(json.dumps(values, indent=1), "utf-8")
+        fresh.replace(path)

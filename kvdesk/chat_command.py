@@ -1,0 +1,212 @@
+"""``kvdesk chat``: the engine from the terminal, without Qt. Streams replies; ``--json`` prints one object at the end."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import queue
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvdesk.errors import EngineError, SettingsError, UsageError
+
+if TYPE_CHECKING:
+    from kvdesk.backend.engine import EngineEvent
+    from kvdesk.backend.messages import Device
+    from kvdesk.backend.settings import EngineSettings, SamplingSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags; defaults are those of backend/settings.py."""
+    from kvdesk.backend.settings import ALLOCATIONS, CACHE_TYPES, FLASH_ATTN, OVERFLOWS
+
+    parser.add_argument("model", type=Path, help="a GGUF file (of a split model: its first part)")
+    parser.add_argument("-p", "--prompt", action="append", required=True, help="a message; several make several turns")
+    parser.add_argument("--system", default="", help="system prompt")
+    parser.add_argument("--n-ctx", type=int, help="context length in tokens; 0 is the model's own")
+    parser.add_argument("--cache-type-k", choices=CACHE_TYPES)
+    parser.add_argument("--cache-type-v", choices=CACHE_TYPES)
+    parser.add_argument("--flash-attn", choices=FLASH_ATTN)
+    parser.add_argument("--gpu-layers", type=int, help="layers on the GPU; -1 is all")
+    parser.add_argument("--threads", type=int, help="CPU threads; 0 is one per core")
+    parser.add_argument("--batch", type=int, help="prompt tokens handed over at once")
+    parser.add_argument("--ubatch", type=int, help="tokens computed at once")
+    parser.add_argument("--swa-full", action="store_true", help="keep the whole context in sliding-window layers too")
+    parser.add_argument("--allocation", choices=ALLOCATIONS, help="grow the context with the chat, or reserve it at once")
+    parser.add_argument("--initial-ctx", type=int, help="tokens to start with when growing")
+    parser.add_argument("--overflow", choices=OVERFLOWS, default="stop", help="what to do when the context is full")
+    parser.add_argument("--snapshot-dir", type=Path, help="keep the conversation's KV cache here between runs")
+    parser.add_argument("--rpc", action="append", metavar="HOST:PORT", help="use a network worker; may be repeated")
+    parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--top-k", type=int)
+    parser.add_argument("--top-p", type=float)
+    parser.add_argument("--min-p", type=float)
+    parser.add_argument("--repeat-penalty", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Chat. Raises KvdeskError with the sentence to print."""
+    settings, sampling = _settings(args)
+    chat = _TerminalChat(args, settings, sampling)
+    try:
+        return chat.run()
+    finally:
+        chat.close()
+
+
+def _settings(args: argparse.Namespace) -> tuple[EngineSettings, SamplingSettings]:
+    from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings, context_problems
+
+    def given(**names: str) -> dict[str, Any]:
+        values = {field: getattr(args, flag) for field, flag in names.items()}
+        return {field: value for field, value in values.items() if value is not None}
+
+    context = ContextSettings(
+        **given(n_ctx="n_ctx", type_k="cache_type_k", type_v="cache_type_v", flash_attn="flash_attn"),
+        **given(n_batch="batch", n_ubatch="ubatch", n_threads="threads", allocation="allocation"),
+        **given(initial_ctx="initial_ctx"),
+        swa_full=args.swa_full,
+    )
+    sampling = SamplingSettings(
+        **given(max_tokens="max_tokens", temperature="temperature", top_k="top_k", top_p="top_p", min_p="min_p"),
+        **given(repeat_penalty="repeat_penalty", seed="seed"),
+    )
+    problems = context_problems(context)
+    if problems:
+        raise SettingsError("; ".join(problems.values()) + ".")
+    if sampling.temperature < 0:
+        raise UsageError("The temperature is negative; 0 is greedy, 0.8 usual.")
+    model = ModelSettings(**given(n_gpu_layers="gpu_layers"), rpc_servers=tuple(args.rpc or ()))
+    return EngineSettings(model, context), sampling
+
+
+class _TerminalChat:
+    """One run: load, turns, report."""
+
+    def __init__(self, args: argparse.Namespace, settings: EngineSettings, sampling: SamplingSettings) -> None:
+        from kvdesk import paths
+        from kvdesk.backend.engine import Engine
+        from kvdesk.backend.fallback import remembered
+
+        self._args = args
+        self._sampling = sampling
+        self._settings = dataclasses.replace(settings, model=remembered(settings.model, paths.fallback_file()))
+        self._events: queue.SimpleQueue[EngineEvent] = queue.SimpleQueue()
+        self._grown: list[dict[str, Any]] = []
+        self._conversions: list[dict[str, Any]] = []
+        self._devices: tuple[Device, ...] = ()
+        self._engine = Engine(self._events.put, paths.log_dir())
+
+    def close(self) -> None:
+        self._engine.shutdown()
+
+    def run(self) -> int:
+        from kvdesk.backend import messages as m
+
+        self._engine.load(self._args.model.absolute(), self._settings)
+        loaded = self._until(m.Loaded)
+        turns = [m.ChatTurn("system", self._args.system)] if self._args.system else []
+        report: list[dict[str, Any]] = []
+        kv = loaded.context.kv
+        for number, prompt in enumerate(self._args.prompt, 1):
+            turns.append(m.ChatTurn("user", prompt))
+            text, finished = self._turn(number, tuple(turns))
+            turns.append(m.ChatTurn("assistant", text))
+            kv = finished.kv
+            report.append({"text": text, **dataclasses.asdict(finished.stats)})
+        if self._args.json:
+            print(json.dumps(self._report(loaded, report, kv), ensure_ascii=False))
+        return 0
+
+    def _turn(self, number: int, turns: tuple[Any, ...]) -> tuple[str, Any]:
+        from kvdesk.backend import messages as m
+
+        self._engine.send(m.Generate(number, "terminal", turns, self._sampling, self._args.overflow))
+        pieces: list[str] = []
+        finished = self._until(m.TurnFinished, pieces)
+        if not self._args.json:
+            stats = finished.stats
+            speed = f"{stats.tokens_per_second:.1f} tokens/s, " if stats.tokens_per_second else ""
+            print(flush=True)
+            print(
+                f"[{stats.completion_tokens} tokens, {speed}first after {stats.ttft_ms:.0f} ms, "
+                f"prompt {stats.prompt_tokens} ({stats.reused_tokens} reused), ended: {stats.stop_reason}]",
+                file=sys.stderr,
+            )
+        return "".join(pieces), finished
+
+    def _until(self, wanted: type[Any], pieces: list[str] | None = None) -> Any:
+        """Take events until one of class ``wanted``. Raises what the engine says went wrong."""
+        while True:
+            event = self._events.get()
+            self._note(event, pieces)
+            if isinstance(event, wanted):
+                return event
+
+    def _note(self, event: EngineEvent, pieces: list[str] | None) -> None:
+        from kvdesk import paths
+        from kvdesk.backend import engine
+        from kvdesk.backend import messages as m
+        from kvdesk.backend.fallback import remember
+
+        match event:
+            case m.TextGenerated():
+                if pieces is not None:
+                    pieces.append(event.text)
+                if not self._args.json:
+                    print(event.text, end="", flush=True)
+            case m.GrowWanted():
+                self._engine.send(m.GrowAnswer("stop" if event.failed else "grow"))
+                if event.failed:
+                    print(f"kvdesk chat: {event.failed}", file=sys.stderr)
+            case m.Grown():
+                self._grown.append(dataclasses.asdict(event.step))
+            case m.Forgot():
+                what = f"{event.n_turns} of the oldest turns" if event.n_turns else f"{event.n_tokens} tokens"
+                print(f"kvdesk chat: the context is full; the model no longer sees {what}.", file=sys.stderr)
+            case m.Started():
+                self._devices = event.devices
+            case m.Loaded() if event.model.template_problem:
+                print(f"kvdesk chat: {event.model.template_problem}", file=sys.stderr)
+            case m.Failed():
+                raise EngineError(event.sentence)
+            case engine.FellBack():
+                self._settings = event.settings
+                remember(paths.fallback_file())
+                print(
+                    "kvdesk chat: this machine cannot compute with repacked weights (the engine crashed in its warm-up); "
+                    "started again without them, and remembered.",
+                    file=sys.stderr,
+                )
+            case engine.Died():
+                raise event.error
+            case _:
+                pass
+
+    def _report(self, loaded: Any, turns: list[dict[str, Any]], kv: Any) -> dict[str, Any]:
+        """The JSON contract: bytes, milliseconds, tokens. Keys stay once they are named."""
+        from kvdesk.backend.machine import read_domains
+
+        domains = read_domains(self._engine.pid, self._devices, loaded.context.buffers)
+        ram = next(d for d in domains if d.kind == "ram")
+        return {
+            "model": dataclasses.asdict(loaded.model),
+            "settings": {**self._settings.to_dict(), "sampling": self._sampling.to_dict()},
+            "turns": turns,
+            "kv": {**dataclasses.asdict(kv), "grow_events": self._grown, "conversions": self._conversions},
+            "memory": {
+                "rss_bytes": ram.engine_bytes,
+                "anonymous_bytes": ram.engine_anonymous_bytes,
+                "file_bytes": ram.engine_file_bytes,
+                "devices": [
+                    {"name": d.name, "used_bytes": d.engine_bytes, "total_bytes": d.capacity_bytes}
+                    for d in domains
+                    if d.kind != "ram"
+                ],
+            },
+        }

@@ -1,0 +1,62 @@
+"""The command line: ``kvdesk [MODEL]`` opens the window; plan, chat, log and worker work without Qt.
+
+Imports a room only when asked for it. Exit codes: 0 done, 1 failed (engine, model), 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from kvdesk import __version__
+from kvdesk.errors import KvdeskError, UsageError
+
+COMMANDS = {
+    "plan": ("kvdesk.plan_command", "what a model needs, before it is loaded"),
+    "chat": ("kvdesk.chat_command", "chat in the terminal"),
+    "log": ("kvdesk.log_command", "the recorded memory of past sessions"),
+    "worker": ("kvdesk.worker_command", "lend this machine's memory to another one (llama.cpp RPC)"),
+}
+"""Command -> the module with its ``add_arguments(parser)`` and ``run(args) -> int``, and its help."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command in ``argv``; returns the exit code."""
+    arguments = list(argv)
+    if arguments and arguments[0] in COMMANDS:
+        return _run_command(arguments[0], arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="kvdesk",
+        description="Desktop chat over llama.cpp that shows, live, where the memory goes.",
+        epilog="Commands: " + "; ".join(f"{name} - {text}" for name, (_, text) in COMMANDS.items()),
+    )
+    parser.add_argument("model", nargs="?", help="a GGUF file to open (of a split model: its first part)")
+    parser.add_argument("--version", action="version", version=f"kvdesk {__version__}")
+    parser.add_argument("--rpc", action="append", default=[], metavar="HOST:PORT", help="use a network worker")
+    parser.add_argument("--demo", metavar="QUESTION", help="ask this, print the answer, save a screenshot, and leave")
+    parser.add_argument("--screenshot", metavar="FILE", help="where --demo saves it")
+    args = parser.parse_args(arguments)
+    from kvdesk.ui import app
+
+    return app.run(args.model, rpc_servers=tuple(args.rpc), question=args.demo, screenshot=args.screenshot)
+
+
+def _run_command(name: str, arguments: Sequence[str]) -> int:
+    module = importlib.import_module(COMMANDS[name][0])
+    parser = argparse.ArgumentParser(prog=f"kvdesk {name}", description=COMMANDS[name][1])
+    module.add_arguments(parser)
+    args = parser.parse_args(arguments)
+    try:
+        return int(module.run(args))
+    except UsageError as error:
+        print(f"kvdesk {name}: {error}", file=sys.stderr)
+        return 2
+    except KvdeskError as error:
+        print(f"kvdesk {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
