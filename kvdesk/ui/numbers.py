@@ -5,6 +5,8 @@ A value nobody could read is None and is written "unknown"; a counted zero is wr
 
 from __future__ import annotations
 
+import datetime as dt
+
 from PySide6.QtCore import QCoreApplication
 
 KIB = 1024
@@ -115,6 +117,12 @@ def format_ms(ms: float | None) -> str:
 def format_percent(fraction: float | None) -> str:
     """A share 0.0 to 1.0: "42 %". Rounded down, so that 100 % is all of it."""
     return unknown() if fraction is None else f"{int(fraction * 100 + 1e-9)} %"
+
+
+def format_clock(time_s: float, seconds: bool = True) -> str:
+    """Local wall-clock time of a Unix time: "14:03:12" or "14:03"."""
+    local = dt.datetime.fromtimestamp(time_s, dt.UTC).astimezone()
+    return local.strftime("%H:%M:%S" if seconds else "%H:%M")
 
 
 def _figures(value: float, limit: float = 10) -> str:

@@ -1,0 +1,511 @@
+"""The plot of one memory domain over time: stacked parts, the OOM line, what is predicted, event marks. Raster Qt only.
+
+Imports pyqtgraph: build it after the first paint. What the numbers mean is composition.py's; it draws and zooms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, QTimer, Signal
+from PySide6.QtGui import QBrush, QColor, QKeyEvent, QPainter, QPen, QPolygonF, QShowEvent
+from PySide6.QtWidgets import QWidget
+
+from kvdesk.backend.samples import DomainReading
+from kvdesk.ui.memory.chart_axes import BytesAxis, ClockAxis
+from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.ui.memory.chart_history import SESSION_ROWS, ChartHistory
+from kvdesk.ui.memory.composition import LAYERS, Parts
+from kvdesk.ui.memory.legend import part_color
+from kvdesk.ui.numbers import format_bytes
+from kvdesk.ui.theme import Theme, mix
+
+RECENT_S = 600.0
+SHORTEST_S = 5.0
+SERIES = (*LAYERS, "others", "ceiling", "oom_line", "predicted", "capacity")
+"""What a row holds: for each layer the height of its top edge (all below included), then single values."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the chart shows at one time: bytes by layer and line, None where unknown."""
+
+    time_s: float
+    values: dict[str, float | None]
+    event: ChartEvent | None = None
+
+
+def row_of(
+    reading: DomainReading, parts: Parts | None, predicted_bytes: int | None, margin_bytes: int
+) -> list[float | None]:
+    """A row of SERIES for one reading."""
+    tops: list[float | None] = [None] * len(LAYERS)
+    if parts is not None:
+        tops = list(np.cumsum([getattr(parts, name) for name in LAYERS]))
+    return [
+        *tops,
+        reading.others_bytes,
+        reading.ceiling_bytes,
+        reading.oom_line(margin_bytes),
+        predicted_bytes,
+        reading.capacity_bytes,
+    ]
+
+
+def area_colors(theme: Theme) -> dict[str, str]:
+    """The colour of every area; other programs are paler than their line, for the engine is the subject."""
+    return {name: part_color(name, theme) for name in LAYERS} | {"others": mix(theme.chart.others, theme.surface, 0.6)}
+
+
+class DomainPlot(pg.PlotWidget):
+    """Time runs to the right in seconds, bytes up. Wheel zooms in time, dragging pans, both end following."""
+
+    moment_hovered = Signal(object)
+    """Moment under the mouse, or None when it left."""
+    following_changed = Signal(bool)
+    range_changed = Signal(float, float)
+    """The visible stretch of time, when the user changed it."""
+    time_pointed = Signal(object)
+    """Where in time the mouse is; None when it left."""
+
+    def __init__(self, theme: Theme, capacity_rows: int = SESSION_ROWS, parent: QWidget | None = None) -> None:
+        self._bytes_axis, self._clock_axis = BytesAxis(), ClockAxis()
+        super().__init__(parent, axisItems={"left": self._bytes_axis, "bottom": self._clock_axis}, useOpenGL=False)
+        self._theme = theme
+        self._history = ChartHistory(SERIES, capacity_rows)
+        self._events: list[ChartEvent] = []
+        self._following = True
+        self._span_s = RECENT_S
+        self._whole_domain: bool | None = None
+        self._paused_at: float | None = None
+        self._hovered_x: float | None = None
+        self._top_bytes = 1.0
+        self.setAntialiasing(False)
+        self.setMenuEnabled(False)
+        self.hideButtons()
+        self.setMouseTracking(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAccessibleName(self.tr("Memory over time"))
+        self._clock_axis.setHeight(20)
+        self.plotItem.setContentsMargins(0, 7, 8, 0)
+        self._bytes_axis.setGrid(70)
+        self._stack = _Stack()
+        self._lines = {name: pg.PlotCurveItem(connect="finite") for name in ("ceiling", "oom_line", "predicted")}
+        self._total = pg.PlotCurveItem(connect="finite")
+        self._marks = _EventMarks()
+        self._cursor = pg.InfiniteLine(angle=90, movable=False)
+        self._label = pg.TextItem(anchor=(0, 0))
+        self._above = pg.TextItem(anchor=(1, 0))
+        for z, item in enumerate(
+            (self._stack, self._total, *self._lines.values(), self._marks, self._cursor, self._label, self._above)
+        ):
+            item.setZValue(z)
+            self.addItem(item, ignoreBounds=True)
+        for item in (self._cursor, self._label, self._above):
+            item.hide()
+        box = self.getViewBox()
+        box.setMouseEnabled(x=True, y=False)
+        box.disableAutoRange()
+        box.setLimits(minXRange=SHORTEST_S)
+        box.sigRangeChangedManually.connect(self._on_range_dragged)
+        box.sigXRangeChanged.connect(self._redraw_soon)
+        box.sigResized.connect(self._redraw_soon)
+        self._redraw_timer = QTimer(self)
+        self._redraw_timer.setSingleShot(True)
+        self._redraw_timer.timeout.connect(self._redraw)
+        self.scene().sigMouseMoved.connect(self._on_mouse_moved)
+        self.set_theme(theme)
+
+    # --- data ----------------------------------------------------------------------------------------------------
+
+    def add_reading(
+        self,
+        x_s: float,
+        time_s: float,
+        reading: DomainReading,
+        parts: Parts | None,
+        predicted_bytes: int | None,
+        margin_bytes: int,
+    ) -> None:
+        """One sample of this domain: at ``x_s`` on the chart's clock, ``time_s`` of the wall's."""
+        self._clock_axis.epoch_s = time_s - x_s
+        self._history.append(x_s, row_of(reading, parts, predicted_bytes, margin_bytes))
+        if self._paused_at is None:
+            self._redraw_soon()
+
+    def show_rows(self, epoch_s: float, times: np.ndarray, values: np.ndarray) -> None:
+        """A whole session at once: ``times`` (n, seconds), ``values`` (SERIES x n, NaN is unknown)."""
+        self._clock_axis.epoch_s = epoch_s
+        self._history.clear()
+        self._history.extend(times, values)
+        self._redraw_soon()
+
+    def add_event(self, event: ChartEvent) -> None:
+        """Mark an event."""
+        self._events.append(event)
+        self._redraw_soon()
+
+    def show_events(self, events: Iterable[ChartEvent]) -> None:
+        """Mark these events and no others."""
+        self._events = list(events)
+        self._redraw_soon()
+
+    # --- what is seen ----------------------------------------------------------------------------------------------
+
+    @property
+    def following(self) -> bool:
+        """Whether the newest moment stays in sight."""
+        return self._following
+
+    @property
+    def history(self) -> ChartHistory:
+        """The rows behind the chart."""
+        return self._history
+
+    @property
+    def visible_range(self) -> tuple[float, float]:
+        """The stretch of time in sight, on the chart's clock."""
+        (start, end), _ = self.getViewBox().viewRange()
+        return start, end
+
+    def follow(self, span_s: float | None = None) -> None:
+        """Keep the newest moment in sight, with ``span_s`` before it (as before when None)."""
+        if span_s is not None:
+            self._span_s = span_s
+        self._set_following(True)
+        self._redraw_soon()
+
+    def show_all(self) -> None:
+        """The whole session."""
+        times = self._history.times
+        if len(times):
+            self.show_range(float(times[0]), max(float(times[-1]), float(times[0]) + SHORTEST_S))
+
+    def show_range(self, start_s: float, end_s: float) -> None:
+        """Just this stretch of time; following ends."""
+        self._set_following(False)
+        self.setXRange(start_s, end_s, padding=0)
+
+    def set_whole_domain(self, whole: bool | None) -> None:
+        """True: up to the domain's capacity; False: up to what the engine needs; None: the line decides, if near."""
+        self._whole_domain = whole
+        self._redraw_soon()
+
+    def set_paused(self, paused: bool) -> None:
+        """Freeze the picture; rows still come in and are there on resuming."""
+        self._paused_at = self._newest() if paused else None
+        self._redraw_soon()
+
+    def set_compact(self, compact: bool) -> None:
+        """Without axes."""
+        for name in ("left", "bottom"):
+            self.showAxis(name, not compact)
+        self._redraw_soon()
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take the theme's colours."""
+        self._theme = theme
+        chart = theme.chart
+        self.setBackground(theme.surface)
+        for axis in (self._bytes_axis, self._clock_axis):
+            axis.set_theme(theme)
+            axis.set_small_font(self.font())
+        self._stack.set_colors(area_colors(theme))
+        self._total.setPen(_pen(theme.text_muted))
+        self._lines["ceiling"].setPen(_pen(chart.others))
+        self._lines["oom_line"].setPen(_pen(chart.oom_line))
+        self._lines["predicted"].setPen(_pen(chart.predicted, Qt.PenStyle.DotLine))
+        self._cursor.setPen(_pen(theme.text_muted))
+        self._marks.set_colors({"": chart.event, "amber": theme.amber, "red": theme.red})
+        for item in (self._label, self._above):
+            item.fill = QBrush(QColor(theme.surface_raised))
+            item.border = QPen(QColor(theme.border))
+        self._above.setColor(chart.oom_line)
+        self._label.setColor(theme.text)
+        self._redraw_soon()
+
+    def point_at(self, x_s: float | None) -> None:
+        """Read the values at this time as if the mouse were there; None: it is nowhere."""
+        self._hovered_x = x_s
+        if x_s is not None:
+            self._show_hovered()
+            return
+        self._cursor.hide()
+        self._label.hide()
+        self.moment_hovered.emit(None)
+
+    def y_of_line(self) -> float | None:
+        """The newest known height of the OOM line, in bytes."""
+        return _last_known(self._history.series("oom_line"))
+
+    def moment_at(self, x_s: float) -> Moment | None:
+        """The sample nearest to ``x_s`` as single values (not edges), with an event if its mark is within 6 pixels."""
+        found = self._history.at(x_s)
+        if found is None:
+            return None
+        x, row = found
+        below: float | None = 0.0
+        values: dict[str, float | None] = {}
+        for name in LAYERS:
+            top = row[name]
+            values[name] = None if top is None or below is None else top - below
+            below = top
+        values["total"] = below
+        values.update({name: row[name] for name in SERIES[len(LAYERS) :]})
+        return Moment(x + self._clock_axis.epoch_s, values, self._event_near(x_s))
+
+    # --- Qt calls these ----------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Draw what came in while hidden."""
+        super().showEvent(event)
+        self._redraw_soon()
+
+    def leaveEvent(self, event: QEvent) -> None:
+        """The mouse left: back to now."""
+        super().leaveEvent(event)
+        self.point_at(None)
+        self.time_pointed.emit(None)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Arrows pan, plus and minus zoom, Home shows all, End follows."""
+        start, end = self.visible_range
+        span = end - start
+        match event.key():
+            case Qt.Key.Key_Left:
+                self.show_range(start - span / 8, end - span / 8)
+            case Qt.Key.Key_Right:
+                self.show_range(start + span / 8, end + span / 8)
+            case Qt.Key.Key_Plus | Qt.Key.Key_Equal:
+                self.show_range(end - max(SHORTEST_S, span / 2), end)
+            case Qt.Key.Key_Minus:
+                self.show_range(end - span * 2, end)
+            case Qt.Key.Key_Home:
+                self.show_all()
+            case Qt.Key.Key_End:
+                self.follow()
+            case _:
+                super().keyPressEvent(event)
+                return
+        self.range_changed.emit(*self.visible_range)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _newest(self) -> float | None:
+        return float(self._history.times[-1]) if len(self._history) else None
+
+    def _set_following(self, following: bool) -> None:
+        if following != self._following:
+            self._following = following
+            self.following_changed.emit(following)
+
+    def _on_range_dragged(self) -> None:
+        start, end = self.visible_range
+        newest = self._newest()
+        if self._following and newest is not None and end >= newest and end - start < self._span_s * 0.999:
+            self._span_s = end - start  # zooming in on the newest moment keeps following
+        else:
+            self._set_following(False)
+        self.range_changed.emit(start, end)
+
+    def _on_mouse_moved(self, position: QPointF) -> None:
+        box = self.getViewBox()
+        if not box.sceneBoundingRect().contains(position):
+            return
+        x = box.mapSceneToView(position).x()
+        self.point_at(x)
+        self.time_pointed.emit(x)
+
+    def _show_hovered(self) -> None:
+        if self._hovered_x is None:
+            return
+        moment = self.moment_at(self._hovered_x)
+        if moment is None:
+            return
+        x = moment.time_s - self._clock_axis.epoch_s
+        self._cursor.setPos(x)
+        self._cursor.show()
+        self._label.setVisible(moment.event is not None)
+        if moment.event is not None:
+            start, end = self.visible_range
+            self._label.setText(moment.event.label)
+            self._label.setAnchor((0, 0) if x < (start + end) / 2 else (1, 0))
+            self._label.setPos(moment.event.time_s - self._clock_axis.epoch_s, self._top_bytes)
+        self.moment_hovered.emit(moment)
+
+    def _event_near(self, x_s: float) -> ChartEvent | None:
+        start, end = self.visible_range
+        reach_s = (end - start) / max(1.0, self.getViewBox().width()) * 6
+        near = [(abs(e.time_s - self._clock_axis.epoch_s - x_s), i) for i, e in enumerate(self._events)]
+        closest = min(near, default=None)
+        return self._events[closest[1]] if closest is not None and closest[0] <= reach_s else None
+
+    def _redraw_soon(self, *_: object) -> None:
+        if self.isVisible() and not self._redraw_timer.isActive():
+            self._redraw_timer.start(0)
+
+    def redraw_now(self) -> None:
+        """Draw at once (a picture is about to be taken)."""
+        self._redraw_timer.stop()
+        self._redraw()
+
+    def _redraw(self) -> None:
+        newest = self._newest()
+        if newest is None:
+            return
+        if self._following:
+            end = self._paused_at if self._paused_at is not None else newest
+            self.setXRange(end - self._span_s, end, padding=0)
+            self._redraw_timer.stop()  # the range change asked for what is done right now
+        start, end = self.visible_range
+        if self._paused_at is not None:
+            end = min(end, self._paused_at)
+        columns = self._history.columns(start, end, max(50, int(self.getViewBox().width())))
+        if not len(columns.x):
+            return
+        capacity = _last_known(columns.high["capacity"])
+        self._fit_height(columns.high, capacity)
+        self._stack.set_columns(
+            columns.x, [columns.high[name] for name in LAYERS], columns.high["others"], capacity, self._top_bytes
+        )
+        x, total = _peaks(columns.x, columns.low[LAYERS[-1]], columns.high[LAYERS[-1]])
+        self._total.setData(x, total)
+        for name, line in self._lines.items():
+            line.setData(*_peaks(columns.x, columns.low[name], columns.high[name]))
+        epoch = self._clock_axis.epoch_s
+        self._marks.set_marks([(e.time_s - epoch, e.tone) for e in self._events], self._top_bytes)
+        self._show_hovered()
+
+    def _fit_height(self, high: dict[str, np.ndarray], capacity: float | None) -> None:
+        engine = max(_greatest(high[LAYERS[-1]]) or 0.0, _greatest(high["predicted"]) or 0.0)
+        line = _greatest(high["ceiling"])
+        whole = max(capacity or 0.0, line or 0.0, engine)
+        near = line is not None and engine >= line / 4
+        wanted = whole if (near if self._whole_domain is None else self._whole_domain) else engine * 1.25
+        if wanted <= 0:
+            wanted = whole or float(1 << 30)
+        # Stay put for small changes: a jumping axis makes a steady engine look restless.
+        if not 0.7 * self._top_bytes <= wanted <= self._top_bytes:
+            self._top_bytes = wanted if wanted == whole else wanted * 1.1
+        self.setYRange(0, self._top_bytes, padding=0)
+        self._show_line_above()
+
+    def _show_line_above(self) -> None:
+        line = self.y_of_line()
+        is_above = line is not None and line > self._top_bytes
+        self._above.setVisible(is_above)
+        if is_above and line is not None:
+            self._above.setText("↑ " + self.tr("OOM line {0}").format(format_bytes(line)))
+            self._above.setPos(self.visible_range[1], self._top_bytes)
+
+
+class _Stack(pg.GraphicsObject):
+    """The filled areas, from the bottom up, and other programs hanging from the domain's capacity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._brushes: dict[str, QBrush] = {}
+        self._areas: list[tuple[str, QPolygonF]] = []
+        self._bounds = QRectF()
+
+    def set_colors(self, colors: dict[str, str]) -> None:
+        self._brushes = {name: QBrush(QColor(color)) for name, color in colors.items()}
+        self.update()
+
+    def set_columns(
+        self, x: np.ndarray, tops: Sequence[np.ndarray], others: np.ndarray, capacity: float | None, height: float
+    ) -> None:
+        self._areas = []
+        if capacity is not None:
+            for part in _known_runs(others):
+                self._areas.append(("others", _area(x[part], capacity - others[part], np.full(len(x[part]), capacity))))
+        below = np.zeros(len(x), np.float32)
+        for name, top in zip(LAYERS, tops, strict=True):
+            if np.nanmax(top - below, initial=0.0) > 0:
+                for part in _known_runs(top):
+                    self._areas.append((name, _area(x[part], below[part], top[part])))
+            below = top
+        self.prepareGeometryChange()
+        self._bounds = QRectF(float(x[0]), 0.0, max(1e-9, float(x[-1] - x[0])), max(height, capacity or 0.0))
+        self.update()
+
+    def boundingRect(self) -> QRectF:
+        return self._bounds
+
+    def paint(self, painter: QPainter, *_: object) -> None:
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
+        painter.setPen(Qt.PenStyle.NoPen)
+        for name, polygon in self._areas:
+            painter.setBrush(self._brushes[name])
+            painter.drawPolygon(polygon)
+
+
+class _EventMarks(pg.GraphicsObject):
+    """A line with a foot for each event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pens: dict[str, QPen] = {}
+        self._marks: list[tuple[float, str]] = []
+        self._height = 1.0
+
+    def set_colors(self, colors: dict[str, str]) -> None:
+        self._pens = {tone: _pen(color, Qt.PenStyle.DashLine) for tone, color in colors.items()}
+        self.update()
+
+    def set_marks(self, marks: list[tuple[float, str]], height: float) -> None:
+        self.prepareGeometryChange()
+        self._marks, self._height = marks, height
+        self.update()
+
+    def boundingRect(self) -> QRectF:
+        if not self._marks:
+            return QRectF()
+        first, last = self._marks[0][0], self._marks[-1][0]
+        return QRectF(min(first, last) - 1, 0, abs(last - first) + 2, self._height)
+
+    def paint(self, painter: QPainter, *_: object) -> None:
+        view = self.viewRect()
+        for x, tone in self._marks:
+            if view.left() <= x <= view.right():
+                painter.setPen(self._pens[tone])
+                painter.drawLine(QPointF(x, 0), QPointF(x, self._height))
+
+
+def _pen(color: str, style: Qt.PenStyle = Qt.PenStyle.SolidLine) -> QPen:
+    pen = QPen(QColor(color), 1, style)
+    pen.setCosmetic(True)
+    return pen
+
+
+def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
+    return pg.functions.arrayToQPolygonF(
+        np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]]).astype(np.float64)
+    )
+
+
+def _known_runs(values: np.ndarray) -> list[slice]:
+    """The stretches without NaN."""
+    known = np.concatenate([[False], ~np.isnan(values), [False]])
+    edges = np.flatnonzero(known[1:] != known[:-1])
+    return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _peaks(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A line through the least and the greatest value of every column."""
+    if low is high:
+        return x, high
+    return np.repeat(x, 2), np.column_stack([low, high]).ravel()
+
+
+def _greatest(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.max()) if len(known) else None
+
+
+def _last_known(values: np.ndarray) -> float | None:
+    known = np.flatnonzero(~np.isnan(values))
+    return float(values[known[-1]]) if len(known) else None

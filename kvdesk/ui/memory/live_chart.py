@@ -1,0 +1,179 @@
+"""The live chart: one card per memory domain and one row of controls for all of them. UI thread.
+
+Fed by ``add_sample`` at the monitor's cadence; numbers show at once, plots come with ``build_now``.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
+
+from kvdesk.backend.messages import Buffer
+from kvdesk.backend.samples import Sample
+from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.ui.memory.domain_card import DomainCard
+from kvdesk.ui.theme import Theme, set_role
+
+RECENT_S = 600.0
+
+
+class LiveChart(QWidget):
+    """All domains, one above another, on one time axis."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._cards: dict[str, DomainCard] = {}
+        self._buffers: tuple[Buffer, ...] = ()
+        self._events: list[ChartEvent] = []
+        self._fit: tuple[str, int | None, int | None] = ("", None, None)
+        self._descriptions: dict[str, str] = {}
+        self._is_built = False
+        self._is_compact = False
+        self._follow = self._button(self.tr("Follow"), self.tr("Keep the newest moment in sight (End)"), checkable=True)
+        self._follow.setChecked(True)
+        self._follow.clicked.connect(self._on_follow_clicked)
+        self._whole = self._button(self.tr("Session"), self.tr("Show the whole session (Home)"))
+        self._whole.clicked.connect(self._on_whole_clicked)
+        self._pause = self._button(self.tr("Pause"), self.tr("Freeze the picture; recording goes on"), checkable=True)
+        self._pause.toggled.connect(self._on_pause_toggled)
+        self._scale = self._button(self.tr("To capacity"), "", checkable=True)
+        self._scale.setToolTip(self.tr("Draw up to the domain's whole capacity, or only up to what the engine needs"))
+        self._scale.toggled.connect(self._on_scale_toggled)
+        self._controls = QWidget()
+        row = QHBoxLayout(self._controls)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(2)
+        for button in (self._follow, self._whole, self._pause):
+            row.addWidget(button)
+        row.addStretch(1)
+        row.addWidget(self._scale)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setSpacing(8)
+        self._layout.addWidget(self._controls)
+        self._layout.addStretch(1)
+
+    # --- what it is told -------------------------------------------------------------------------------------------
+
+    def add_sample(self, sample: Sample) -> None:
+        """One sample of all domains; a domain seen for the first time gets a card."""
+        for reading in sample.domains:
+            if reading.name not in self._cards:
+                self._add_card(reading.name, reading.kind)
+        for card in self._cards.values():
+            card.add_sample(sample, self._buffers)
+
+    def show_buffers(self, buffers: tuple[Buffer, ...]) -> None:
+        """What llama.cpp holds now (or, while a load runs, will hold): splits the samples to come."""
+        self._buffers = buffers
+
+    def show_fit(self, device: str, max_n_ctx: int | None, n_ctx_train: int | None = None) -> None:
+        """The longest context that fits, said on the card of the domain that sets it (``device`` as the plan names it)."""
+        self._fit = ("RAM" if device == "CPU" else device, max_n_ctx, n_ctx_train)
+        for name, card in self._cards.items():
+            card.show_fit(*(self._fit[1:] if name == self._fit[0] else (None, None)))
+
+    def show_descriptions(self, descriptions: dict[str, str]) -> None:
+        """Domain name -> the device in its maker's words."""
+        self._descriptions = descriptions
+        for name, card in self._cards.items():
+            card.show_description(descriptions.get(name, ""))
+
+    def add_event(self, event: ChartEvent) -> None:
+        """Mark an event on every domain's chart."""
+        self._events.append(event)
+        for card in self._cards.values():
+            card.add_event(event)
+
+    def build_now(self) -> None:
+        """Make the plots (imports pyqtgraph, some 100 ms): call it once the window has been painted."""
+        self._is_built = True
+        for card in self._cards.values():
+            card.build_now()
+
+    def build_soon(self) -> None:
+        """``build_now`` as soon as the event loop is free."""
+        QTimer.singleShot(0, self, self.build_now)
+
+    def set_compact(self, compact: bool) -> None:
+        """Small plots, no legends, no controls."""
+        self._is_compact = compact
+        self._controls.setVisible(not compact)
+        for card in self._cards.values():
+            card.set_compact(compact)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take the theme's colours."""
+        self._theme = theme
+        for card in self._cards.values():
+            card.set_theme(theme)
+
+    @property
+    def cards(self) -> dict[str, DomainCard]:
+        """The cards by domain name."""
+        return self._cards
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _button(self, text: str, tip: str, checkable: bool = False) -> QToolButton:
+        button = QToolButton()
+        button.setText(text)
+        button.setToolTip(tip)
+        button.setCheckable(checkable)
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        set_role(button, "flat")
+        return button
+
+    def _add_card(self, name: str, kind: str) -> None:
+        card = DomainCard(name, kind, self._theme)
+        self._cards[name] = card
+        card.set_compact(self._is_compact)
+        card.show_description(self._descriptions.get(name, ""))
+        if name == self._fit[0]:
+            card.show_fit(*self._fit[1:])
+        for event in self._events:
+            card.add_event(event)
+        card.following_changed.connect(self._on_following_changed)
+        card.range_changed.connect(lambda start, end: self._on_range_changed(card, start, end))
+        card.time_pointed.connect(lambda x_s: self._on_time_pointed(card, x_s))
+        self._layout.insertWidget(self._layout.count() - 1, card)
+        if self._is_built:
+            card.build_now()
+
+    def _plots(self) -> list:
+        return [card.plot for card in self._cards.values() if card.plot is not None]
+
+    def _on_follow_clicked(self) -> None:
+        self._follow.setChecked(True)
+        for plot in self._plots():
+            plot.follow(RECENT_S)
+
+    def _on_whole_clicked(self) -> None:
+        for plot in self._plots():
+            plot.show_all()
+
+    def _on_pause_toggled(self, paused: bool) -> None:
+        self._pause.setText(self.tr("Resume") if paused else self.tr("Pause"))
+        for plot in self._plots():
+            plot.set_paused(paused)
+
+    def _on_scale_toggled(self, whole: bool) -> None:
+        for plot in self._plots():
+            plot.set_whole_domain(True if whole else None)
+
+    def _on_following_changed(self, following: bool) -> None:
+        self._follow.setChecked(following)
+
+    def _on_range_changed(self, changed: DomainCard, start: float, end: float) -> None:
+        for card in self._cards.values():
+            if card is not changed and card.plot is not None:
+                if changed.plot is not None and changed.plot.following:
+                    card.plot.follow(end - start)
+                else:
+                    card.plot.show_range(start, end)
+
+    def _on_time_pointed(self, pointed: DomainCard, x_s: float | None) -> None:
+        for card in self._cards.values():
+            if card is not pointed and card.plot is not None:
+                card.plot.point_at(x_s)
