@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 CACHE_TYPES: tuple[str, ...] = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """KV cache types that llama.cpp's own tools accept (common/arg.cpp, kv_cache_types)."""
@@ -36,6 +36,18 @@ def _meta(label: str, help_text: str, **more: Any) -> dict[str, Any]:
     return {"label": label, "help": help_text, **more}
 
 
+def _fitted(value: Any, default: Any) -> Any:
+    """``value`` as a value of ``default``'s type; None if it is none, or a number that is none or beyond all bounds."""
+    if isinstance(default, tuple):
+        parts = cast("list[Any]", value) if isinstance(value, list | tuple) else [None]
+        return tuple(parts) if all(isinstance(part, str) for part in parts) else None
+    if type(value) in (int, float) and not abs(value) <= 2**53:  # not: NaN compares with nothing
+        return None
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    return value if type(value) is type(default) else None
+
+
 class _Values:
     """What all settings share: a plain JSON form that tolerates unknown and missing keys."""
 
@@ -45,10 +57,10 @@ class _Values:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings in ``values``; unknown keys are ignored, missing ones take their default."""
-        known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        picked = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-        return cls(**picked)
+        """The settings in ``values``; unknown keys and values of another type are ignored, and take their default."""
+        defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        picked = {k: _fitted(values[k], default) for k, default in defaults.items() if k in values}
+        return cls(**{k: v for k, v in picked.items() if v is not None})
 
 
 @dataclass(frozen=True)
@@ -133,9 +145,10 @@ class EngineSettings(_Values):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(
-            ModelSettings.from_dict(values.get("model", {})), ContextSettings.from_dict(values.get("context", {}))
-        )
+        """As above; a part that is missing or no mapping takes its defaults."""
+        parts = (values.get(name) for name in ("model", "context"))
+        model, context = (cast("dict[str, Any]", part) if isinstance(part, dict) else {} for part in parts)
+        return cls(ModelSettings.from_dict(model), ContextSettings.from_dict(context))
 
 
 def pad256(n: int) -> int:
