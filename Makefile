@@ -1,0 +1,61 @@
+# kvdesk: `make run` and `make test` are all that is needed on a fresh machine (Python 3.11+, gcc, cmake).
+# More llama.cpp backends: CMAKE_ARGS="-DGGML_CUDA=on" make setup
+.PHONY: setup run test lint tour bench lock clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+LLAMA_CMAKE := -DGGML_RPC=ON -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/packaging/llama_cpp_build.cmake
+TEST_ARGS ?=
+
+setup: $(VENV)/.app-installed
+
+$(VENV)/.created:
+	$(PYTHON) packaging/check_machine.py
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# llama.cpp is compiled once into .wheels. pip would reuse any cached wheel of the same version, built with other
+# options, hence --no-cache-dir and a folder of our own.
+.wheels/.built: requirements/llama.txt packaging/llama_cpp_build.cmake | $(VENV)/.created
+	@echo "Compiling llama.cpp with its RPC backend (4 to 8 minutes, once) ..."
+	rm -rf .wheels && mkdir -p .wheels
+	CMAKE_ARGS="$(LLAMA_CMAKE) $(CMAKE_ARGS)" $(PIP) wheel --no-cache-dir --no-deps --require-hashes --no-binary llama-cpp-python -w .wheels -r requirements/llama.txt
+	@touch $@
+
+$(VENV)/.app-installed: requirements/app.txt pyproject.toml .wheels/.built | $(VENV)/.created
+	$(PIP) install --require-hashes -r requirements/app.txt
+	$(PIP) install --no-deps --no-index --force-reinstall .wheels/llama_cpp_python-*.whl
+	$(PIP) install --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev-installed: requirements/dev.txt $(VENV)/.app-installed
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+run: setup
+	@$(BIN)/python tools/run.py $(MODEL)
+
+test: $(VENV)/.dev-installed
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: $(VENV)/.dev-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+tour: $(VENV)/.dev-installed
+	$(BIN)/python tools/tour.py
+
+bench: $(VENV)/.dev-installed
+	$(BIN)/python tests/bench/run.py
+
+# Needs the tool uv; hashes only, no addresses.
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11
+lock:
+	$(LOCK) --extra starter --no-emit-package llama-cpp-python pyproject.toml -o requirements/app.txt
+	$(LOCK) --extra starter --group dev --no-emit-package llama-cpp-python pyproject.toml -o requirements/dev.txt
+	echo "llama-cpp-python==0.3.36" | $(LOCK) --no-deps - -o requirements/llama.txt
+
+clean:
+	rm -rf $(VENV) .wheels build dist screenshots
