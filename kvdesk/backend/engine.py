@@ -235,8 +235,6 @@ class Engine:
         try:
             event: m.Event = self._pipe.recv()
         except (EOFError, OSError):
-            assert self._process
-            self._process.join(TERMINATE_WAIT_S)
             self._bury()
             return
         self._follow(event)
@@ -286,7 +284,7 @@ class Engine:
         assert self._process
         if hung:
             self._process.kill()
-        self._process.join(TERMINATE_WAIT_S)
+        _reap(self._process, TERMINATE_WAIT_S)
         during, request_id = self._state, self._request_id
         error = post_mortem.explain(
             self._process.exitcode,
@@ -328,14 +326,13 @@ class Engine:
             with contextlib.suppress(OSError):
                 self._pipe.send(m.Shutdown())
             self._drain_until_gone(EXIT_WAIT_S)
-            if process.is_alive():
+            if not _reap(process, TERMINATE_WAIT_S):
                 log.warning("engine %s did not leave in %s s and is terminated", process.pid, EXIT_WAIT_S)
                 process.terminate()
-                process.join(TERMINATE_WAIT_S)
-            if process.is_alive():
+            if not _reap(process, TERMINATE_WAIT_S):
                 log.warning("engine %s ignored termination and is killed", process.pid)
                 process.kill()
-                process.join(TERMINATE_WAIT_S)
+                _reap(process, TERMINATE_WAIT_S)
             self._release()
         self._move(EngineState.STOPPED)
 
@@ -349,7 +346,6 @@ class Engine:
                 try:
                     self._tell(self._pipe.recv())
                 except (EOFError, OSError):
-                    self._process.join(max(0.0, until - time.monotonic()))
                     return
             elif ready:
                 return
@@ -364,6 +360,16 @@ def read_log(path: Path, last_bytes: int = 64 * 1024) -> str:
             return file.read().decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _reap(process: SpawnProcess, timeout_s: float) -> bool:
+    """Wait until ``process`` has an exit code. Its sentinel closes first, while the kernel still frees its memory, and
+    ``join`` returns then with nothing known; so ask again until it is."""
+    until = time.monotonic() + timeout_s
+    while process.exitcode is None and time.monotonic() < until:
+        process.join(0.005)
+        time.sleep(0.005)
+    return process.exitcode is not None
 
 
 def _oom_kills() -> int:
