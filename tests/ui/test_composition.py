@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdesk.backend.messages import Buffer, BufferKind, KvState
 from kvdesk.backend.samples import DomainReading
-from kvdesk.ui.memory.composition import alarm, room_under_line, split
+from kvdesk.ui.memory.composition import room_under_line, split
 
 MIB = 1024**2
 GIB = 1024**3
@@ -69,19 +68,3 @@ def test_parts_add_up_to_the_measurement(total, file, used, sizes):
     assert parts is not None
     assert parts.total == total
     assert min(parts.weights_mapped, parts.weights, parts.kv_used, parts.kv_free, parts.compute, parts.overhead) >= 0
-
-
-@pytest.mark.parametrize(
-    ("room", "word"),
-    [
-        (None, ""),
-        (2 * GIB, ""),
-        (GIB, ""),
-        (GIB - 1, "amber"),
-        (512 * MIB, "amber"),
-        (512 * MIB - 1, "red"),
-        (-1, "red"),
-    ],
-)
-def test_alarm_is_by_absolute_room(room, word):
-    assert alarm(room) == word

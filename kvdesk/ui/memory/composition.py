@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kvdesk.backend.messages import Buffer, BufferKind, KvState
-from kvdesk.backend.plan import AMBER_ROOM_BYTES, RED_ROOM_BYTES
+from kvdesk.backend.plan import domain_name
 from kvdesk.backend.samples import DomainReading
 
 LAYERS: tuple[str, ...] = ("weights_mapped", "weights", "overhead", "compute", "kv_used", "kv_free")
@@ -38,11 +38,6 @@ class Parts:
         return sum(getattr(self, name) for name in LAYERS)
 
 
-def domain_of(buffer: Buffer) -> str:
-    """The domain a buffer lies in: llama.cpp's CPU device is the window's "RAM"."""
-    return "RAM" if buffer.device in ("CPU", "RAM") else buffer.device
-
-
 def split(reading: DomainReading, buffers: Iterable[Buffer], kv: KvState | None) -> Parts | None:
     """``reading``'s engine bytes split by the ``buffers`` that lie in its domain; None when they were not measured.
 
@@ -52,7 +47,7 @@ def split(reading: DomainReading, buffers: Iterable[Buffer], kv: KvState | None)
         return None
     size = dict.fromkeys(("mapped", "weights", "kv", "compute"), 0)
     for buffer in buffers:
-        if domain_of(buffer) == reading.name:
+        if domain_name(buffer.device) == reading.name:
             size[_group(buffer)] += buffer.size_bytes
     evictable = reading.engine_file_bytes
     mapped = min(size["mapped"], reading.engine_bytes if evictable is None else min(evictable, reading.engine_bytes))
@@ -75,13 +70,6 @@ def room_under_line(reading: DomainReading, margin_bytes: int) -> int | None:
     """Bytes between what the engine holds now and the OOM line, negative above it; None when either is unknown."""
     line = reading.oom_line(margin_bytes)
     return None if line is None or reading.engine_bytes is None else line - reading.engine_bytes
-
-
-def alarm(room_bytes: int | None) -> str:
-    """ "" (fine or unknown), "amber" (under 1 GiB of room) or "red" (under 512 MiB)."""
-    if room_bytes is None or room_bytes >= AMBER_ROOM_BYTES:
-        return ""
-    return "amber" if room_bytes >= RED_ROOM_BYTES else "red"
 
 
 def _group(buffer: Buffer) -> str:

@@ -11,9 +11,10 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from kvdesk.backend.messages import Buffer
+from kvdesk.backend.plan import alarm
 from kvdesk.backend.samples import DomainReading, Sample
 from kvdesk.ui.memory.chart_event import ChartEvent
-from kvdesk.ui.memory.composition import LAYERS, Parts, alarm, room_under_line, split
+from kvdesk.ui.memory.composition import LAYERS, Parts, room_under_line, split
 from kvdesk.ui.memory.gauges import BarMark, Segment, SegmentBar
 from kvdesk.ui.memory.legend import Legend, part_color, part_words
 from kvdesk.ui.numbers import format_bytes, format_bytes_pair, format_clock, format_exact_bytes, format_tokens

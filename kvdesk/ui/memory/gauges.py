@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSizePolicy, QTo
 
 from kvdesk.backend.messages import KvState
 from kvdesk.ui.numbers import format_bytes, format_bytes_pair, format_percent, format_tokens, short_tokens, unknown
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.theme import Theme, mix, set_role
 
 CONTEXT_AMBER = 0.80
 CONTEXT_RED = 0.95
@@ -273,7 +273,7 @@ class ContextGauge(QWidget):
         segments = [Segment(used, color, self.tr("{0} tokens in use").format(format_tokens(used)))]
         if self._draft:
             draft = self.tr("{0} tokens in the draft").format(format_tokens(self._draft))
-            segments.append(Segment(self._draft, color, draft, is_room=True))
+            segments.append(Segment(self._draft, mix(color, self._theme.surface, 0.5), draft))
         self._bar.show_segments(limit, segments)
         tip = self.tr("{0} of {1} tokens in use ({2}); n_ctx").format(
             format_tokens(used), format_tokens(limit), format_percent(used / limit)

@@ -69,8 +69,8 @@ class LiveChart(QWidget):
         self._buffers = buffers
 
     def show_fit(self, device: str, max_n_ctx: int | None, n_ctx_train: int | None = None) -> None:
-        """The longest context that fits, said on the card of the domain that sets it (``device`` as the plan names it)."""
-        self._fit = ("RAM" if device == "CPU" else device, max_n_ctx, n_ctx_train)
+        """The longest context that fits, said on the card of the domain that sets it ."""
+        self._fit = (device, max_n_ctx, n_ctx_train)
         for name, card in self._cards.items():
             card.show_fit(*(self._fit[1:] if name == self._fit[0] else (None, None)))
 
