@@ -32,6 +32,12 @@ LAZY_TENSOR = "per_layer_token_embd.weight"
 LAZY_LEAST_BYTES = 4 * 1024**3
 """Read on demand and mapped apart from the rest when larger than this (llama-model-loader.cpp, lazy_read::add)."""
 
+_RESERVED_FOR_ONE = frozenset({"kimi-linear", "minimax-01"})
+"""Architectures whose worst-case graph is that of a single sequence (llama-context.cpp, TAG_RESERVE_DIAG_DECAY)."""
+
+_COMPRESSOR_STATE = re.compile(r"\s(\S+) DSV4 .* state buffer size = *([\d.]+) MiB")
+"""deepseek4 keeps a recurrent state of its own (llama-kv-cache-dsv4.cpp)."""
+
 _REFUSALS = (
     (r"does not support different K .* and V", "This model caches K and V as one and needs one type for both."),
     (r"quantized V cache.* requires", "V quantization needs Flash Attention, which does not work with this model here."),
@@ -82,6 +88,9 @@ class PlannedModel:
         self._n_ctx_train: int = lib.llama_model_n_ctx_train(self.ptr)
         self._tensors = {tensor.name: tensor for tensor in tensors}
         self._devices = library.devices()
+        name = ctypes.create_string_buffer(64)
+        lib.llama_model_meta_val_str(self.ptr, b"general.architecture", name, len(name))
+        self._architecture = name.value.decode("utf-8", "replace")
         self._mapped: dict[int, int] | None = None
         self._recurrent: dict[int, dict[str, int]] = {}
 
@@ -97,6 +106,7 @@ class PlannedModel:
             buffers = tuple(_from_log(lines, self._tensors.values(), self.settings.use_mmap))
         else:
             recurrent = self._recurrent_bytes(settings, lines, caches)
+            shares = self._with_single_sequence(shares, settings, n_ctx_seq)
             buffers = tuple(self._buffers(shares, recurrent)) + tuple(self._exact_output(output, settings))
             caches = _exact_caches(caches, sum(b.size_bytes for b in buffers if b.kind is BufferKind.KV))
         return Footprint(
@@ -128,6 +138,16 @@ class PlannedModel:
             return breakdown.read(context), lines, lib.llama_n_ctx(context), lib.llama_n_ctx_seq(context)
         finally:
             lib.llama_free(context)
+
+    def _with_single_sequence(
+        self, shares: Sequence[breakdown.Share], settings: ContextSettings, n_ctx_seq: int
+    ) -> Sequence[breakdown.Share]:
+        """``shares`` with the compute buffers of one sequence where those are larger and llama.cpp reserves them too."""
+        if settings.n_seq_max == 1 or self._architecture not in _RESERVED_FOR_ONE:
+            return shares
+        single, _, _, _ = self._plan(dataclasses.replace(settings, n_ctx=n_ctx_seq, n_seq_max=1))
+        compute = {share.name: share.compute_bytes for share in single or ()}
+        return [dataclasses.replace(s, compute_bytes=max(s.compute_bytes, compute.get(s.name, 0))) for s in shares]
 
     def _buffers(self, shares: Sequence[breakdown.Share], recurrent: dict[str, int]) -> list[Buffer]:
         mapped = self._mapped_bytes(shares) if self.settings.use_mmap else {}
@@ -175,7 +195,10 @@ class PlannedModel:
         """
         state = [b for b in report.buffers(lines) if b.kind is BufferKind.RECURRENT]
         if not state:
-            return {}
+            logged: dict[str, int] = defaultdict(int)
+            for match in filter(None, map(_COMPRESSOR_STATE.search, lines)):
+                logged[match[1]] += round(float(match[2]) * _MIB)
+            return logged
         if settings.n_seq_max not in self._recurrent:
             one = self._context_bytes(settings, 256 * settings.n_seq_max)
             two = self._context_bytes(settings, 512 * settings.n_seq_max) if caches else one
