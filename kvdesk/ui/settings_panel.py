@@ -1,0 +1,440 @@
+"""The settings panel: every setting of the engine, what is impossible and why, what a change costs and does. UI thread.
+
+Prices come from the planner and are told to it; it only asks (``settings_edited``) and proposes (``apply_requested``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+from PySide6.QtCore import QEvent, QObject, QSignalBlocker, Qt, Signal
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from kvdesk.backend.messages import Device
+from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.settings import (
+    ALLOCATIONS,
+    CACHE_TYPES,
+    FLASH_ATTN,
+    OVERFLOWS,
+    ContextSettings,
+    EngineSettings,
+    ModelSettings,
+    context_problems,
+)
+from kvdesk.ui.context_length import ContextLength
+from kvdesk.ui.form import FieldForm
+from kvdesk.ui.numbers import MIB, format_bytes, format_bytes_delta, format_ms, format_tokens
+from kvdesk.ui.theme import Theme, set_role
+
+CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full")
+ALLOCATION_FIELDS = ("allocation", "initial_ctx")
+COMPUTE_FIELDS = ("n_batch", "n_ubatch", "n_seq_max", "n_threads")
+MODEL_FIELDS = ("n_gpu_layers", "use_mmap", "use_extra_bufts", "rpc_servers")
+LABEL_WIDTH_PX = 112
+"""One width for the labels of all sections, so that the editors line up."""
+CHOICES = {"type_k": CACHE_TYPES, "type_v": CACHE_TYPES, "flash_attn": FLASH_ATTN, "allocation": ALLOCATIONS}
+
+
+class SettingsPanel(QWidget):
+    """What is applied, what is being edited, and the difference in words and bytes."""
+
+    settings_edited = Signal(object)
+    """EngineSettings after each change, also while dragging: for repricing."""
+    apply_requested = Signal(object)
+    """EngineSettings to apply."""
+    fit_requested = Signal(object)
+    """"Fit it for me": the longest context that fits with these EngineSettings is wanted."""
+    overflow_chosen = Signal(str)
+    margin_chosen = Signal(int)
+    """Bytes to keep free below the ceiling."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._applied = EngineSettings()
+        self._edited = EngineSettings()
+        self._model: ModelFile | None = None
+        self._is_loaded = False
+        self._has_gpu = False
+        self._tokens_in_use = 0
+        self._prompt_speed: float | None = None
+        self._fits: bool | None = None
+        self._length = ContextLength(theme)
+        self._length.n_ctx_edited.connect(self.edit_n_ctx)
+        self._forms = {
+            fields: FieldForm(kind, fields)
+            for kind, fields in (
+                (ContextSettings, CACHE_FIELDS),
+                (ContextSettings, ALLOCATION_FIELDS),
+                (ContextSettings, COMPUTE_FIELDS),
+                (ModelSettings, MODEL_FIELDS),
+            )
+        }
+        for fields, form in self._forms.items():
+            form.changed.connect(lambda value, fields=fields: self._on_form_changed(fields, value))
+        self._name_choices()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self._build_page(), 1)
+        layout.addWidget(self._build_footer())
+        self.show_devices((), has_rpc=False)
+        self.show_settings(self._applied)
+
+    # --- what it is told -------------------------------------------------------------------------------------------
+
+    def show_settings(self, applied: EngineSettings) -> None:
+        """``applied`` is in force; edits are dropped. Emits nothing."""
+        self._applied = applied
+        self._show_edited(applied)
+
+    def show_model(self, model: ModelFile | None) -> None:
+        """The chosen model: its own length, layers and head sizes say what is possible."""
+        self._model = model
+        self._length.show_model(model.n_ctx_train or None if model else None)
+        form = self._forms[MODEL_FIELDS]
+        form.set_stops("n_gpu_layers", (*range(model.n_layer + 1), -1) if model else ())
+        form.set_bounds("n_gpu_layers", -1, model.n_layer + 1 if model else None)
+        reason = "" if model is None or model.sliding_window else self.tr("This model has no sliding window")
+        self._forms[CACHE_FIELDS].set_disabled_reason("swa_full", reason)
+        self._refresh()
+
+    def show_devices(self, devices: Sequence[Device], has_rpc: bool) -> None:
+        """What the engine could use: GPU Offload and Network Workers are closed, with the reason, where there is nothing."""
+        self._has_gpu = any(device.kind in ("gpu", "igpu", "rpc") for device in devices)
+        form = self._forms[MODEL_FIELDS]
+        form.set_disabled_reason("rpc_servers", "" if has_rpc else self.tr("This llama.cpp was built without RPC"))
+        form.set_note(
+            "rpc_servers", self.tr("The protocol has no authentication: trusted networks only.") if has_rpc else ""
+        )
+        self._refresh()
+
+    def show_loaded(self, is_loaded: bool) -> None:
+        """Whether a model is loaded: says whether applying does something now."""
+        self._is_loaded = is_loaded
+        self._refresh()
+
+    def show_tokens_in_use(self, n_tokens: int, prompt_tokens_per_second: float | None = None) -> None:
+        """The conversation's length and the measured reading speed: what reading again would cost."""
+        self._tokens_in_use, self._prompt_speed = n_tokens, prompt_tokens_per_second
+        self._refresh()
+
+    def show_price(
+        self,
+        total_bytes: int | None,
+        delta_bytes: int | None = None,
+        sentence: str = "",
+        fits: bool | None = None,
+        alarm: str = "",
+    ) -> None:
+        """The plan's answer to ``settings_edited``: the total, the difference to now, the verdict."""
+        self._fits = fits
+        price = format_bytes(total_bytes)
+        if delta_bytes is not None:
+            price += f" ({format_bytes_delta(delta_bytes)})"
+        self._price.setText(price)
+        self._verdict.setText(sentence)
+        set_role(self._verdict, alarm or ("red" if fits is False else "muted"))
+        self._verdict.setVisible(bool(sentence))
+        self._refresh()
+
+    def show_choice_prices(self, field: str, delta_bytes: Mapping[str, int | None]) -> None:
+        """What each choice of ``field`` would add or save, shown in its list ("q8_0: -480 MiB")."""
+        form = self._form_of(field)
+        for choice, delta in delta_bytes.items():
+            form.set_choice_note(field, choice, "" if delta is None else format_bytes_delta(delta))
+
+    def show_overflow(self, policy: str) -> None:
+        """The open conversation's policy at the limit."""
+        with QSignalBlocker(self._overflow):
+            self._overflow.setCurrentIndex(max(0, self._overflow.findData(policy)))
+
+    def show_margin(self, margin_bytes: int) -> None:
+        """What is kept free below the ceiling."""
+        with QSignalBlocker(self._margin):
+            self._margin.setValue(margin_bytes // MIB)
+
+    def edit(self, settings: EngineSettings) -> None:
+        """Change what is being edited, as if the user had."""
+        if settings != self._edited:
+            self._show_edited(settings)
+            self.settings_edited.emit(settings)
+
+    def edit_n_ctx(self, n_ctx: int) -> None:
+        """Change the Context Length, as if the user had (the curve's dot does)."""
+        self.edit(replace(self._edited, context=replace(self._edited.context, n_ctx=n_ctx)))
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take the theme's colours."""
+        self._theme = theme
+        self._length.set_theme(theme)
+
+    @property
+    def edited(self) -> EngineSettings:
+        """The settings as they stand in the panel."""
+        return self._edited
+
+    @property
+    def effect(self) -> str:
+        """What applying will do, as written."""
+        return self._effect.text()
+
+    @property
+    def price(self) -> str:
+        """The price as written."""
+        return self._price.text()
+
+    # --- building ----------------------------------------------------------------------------------------------------
+
+    def _build_page(self) -> QWidget:
+        page = QWidget()
+        column = QVBoxLayout(page)
+        column.setContentsMargins(12, 12, 12, 12)
+        column.setSpacing(8)
+        column.addWidget(self._length)
+        column.addWidget(self._forms[ALLOCATION_FIELDS])
+        column.addWidget(self._build_overflow())
+        sections = (
+            (self.tr("KV cache"), self._forms[CACHE_FIELDS]),
+            (self.tr("Devices and weights"), self._forms[MODEL_FIELDS]),
+            (self.tr("Computing"), self._forms[COMPUTE_FIELDS]),
+            (self.tr("Safety margin"), self._build_margin()),
+        )
+        for title, widget in sections:
+            heading = QLabel(title)
+            set_role(heading, "heading")
+            column.addSpacing(4)
+            column.addWidget(heading)
+            column.addWidget(widget)
+        for form in self._forms.values():
+            cast("QGridLayout", form.layout()).setColumnMinimumWidth(0, LABEL_WIDTH_PX)
+        column.addStretch(1)
+        return _Column(page)
+
+    def _build_overflow(self) -> QWidget:
+        words = {
+            "ask": self.tr("Ask"),
+            "stop": self.tr("Stop at limit"),
+            "truncate-middle": self.tr("Truncate middle"),
+            "rolling": self.tr("Rolling window"),
+        }
+        self._overflow = QComboBox()
+        for policy in OVERFLOWS:
+            self._overflow.addItem(words[policy], policy)
+        self._overflow.setAccessibleName(self.tr("Context Overflow"))
+        self._overflow.activated.connect(lambda _: self.overflow_chosen.emit(self._overflow.currentData()))
+        tip = self.tr("What happens when this conversation reaches the Context Length")
+        return _labelled(self.tr("Context Overflow"), self._overflow, tip)
+
+    def _build_margin(self) -> QWidget:
+        self._margin = QSpinBox()
+        self._margin.setRange(0, 1 << 20)
+        self._margin.setSingleStep(128)
+        self._margin.setValue(1024)
+        self._margin.setSuffix(" MiB")
+        self._margin.setGroupSeparatorShown(True)
+        self._margin.setKeyboardTracking(False)
+        self._margin.setAccessibleName(self.tr("Kept free"))
+        self._margin.valueChanged.connect(lambda mebibytes: self.margin_chosen.emit(mebibytes * MIB))
+        tip = self.tr("The OOM line lies this far below what the engine could get")
+        return _labelled(self.tr("Kept free"), self._margin, tip)
+
+    def _build_footer(self) -> QWidget:
+        footer = QFrame()
+        footer.setObjectName("settings_footer")
+        column = QVBoxLayout(footer)
+        column.setContentsMargins(12, 8, 12, 12)
+        column.setSpacing(4)
+        self._price = QLabel(self.tr("No price yet"))
+        set_role(self._price, "heading")
+        self._price.setToolTip(self.tr("What this setting takes in all, and the difference to what is applied"))
+        self._price.setAccessibleName(self.tr("Price of the edited settings"))
+        self._verdict = QLabel()
+        self._verdict.setWordWrap(True)
+        self._verdict.hide()
+        self._effect = QLabel()
+        self._effect.setWordWrap(True)
+        set_role(self._effect, "muted")
+        self._fit = QPushButton(self.tr("Fit it for me"))
+        self._fit.setToolTip(self.tr("The longest context that fits with these settings"))
+        self._fit.clicked.connect(lambda: self.fit_requested.emit(self._edited))
+        self._reset = QPushButton(self.tr("Reset"))
+        self._reset.setToolTip(self.tr("Back to what is applied"))
+        self._reset.clicked.connect(lambda: self.edit(self._applied))
+        self._apply = QPushButton(self.tr("Apply"))
+        set_role(self._apply, "primary")
+        self._apply.clicked.connect(lambda: self.apply_requested.emit(self._edited))
+        top = QHBoxLayout()
+        top.addWidget(self._price, 1)
+        top.addWidget(self._fit)
+        buttons = QHBoxLayout()
+        buttons.setSpacing(8)
+        buttons.addStretch(1)
+        buttons.addWidget(self._reset)
+        buttons.addWidget(self._apply)
+        column.addLayout(top)
+        column.addWidget(self._verdict)
+        column.addWidget(self._effect)
+        column.addLayout(buttons)
+        return footer
+
+    def _name_choices(self) -> None:
+        for choice, text in (("auto", self.tr("Auto")), ("on", self.tr("On")), ("off", self.tr("Off"))):
+            self._forms[CACHE_FIELDS].set_choice_text("flash_attn", choice, text)
+        for choice, text in (("grow", self.tr("Grow with chat")), ("reserve", self.tr("Reserve at once"))):
+            self._forms[ALLOCATION_FIELDS].set_choice_text("allocation", choice, text)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _form_of(self, field: str) -> FieldForm:
+        return next(form for fields, form in self._forms.items() if field in fields)
+
+    def _on_form_changed(self, fields: Sequence[str], value: ContextSettings | ModelSettings) -> None:
+        part = "model" if isinstance(value, ModelSettings) else "context"
+        changed = {name: getattr(value, name) for name in fields}
+        self.edit(replace(self._edited, **{part: replace(getattr(self._edited, part), **changed)}))
+
+    def _show_edited(self, settings: EngineSettings) -> None:
+        self._edited = settings
+        self._length.set_value(settings.context.n_ctx)
+        for fields, form in self._forms.items():
+            form.set_value(settings.model if fields == MODEL_FIELDS else settings.context)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        problems = self._problems(self._edited.context)
+        for fields, form in self._forms.items():
+            if fields != MODEL_FIELDS:
+                form.set_problems(problems)
+        self._close_impossible_choices(problems)
+        self._describe_offload()
+        self._forms[ALLOCATION_FIELDS].set_field_visible("initial_ctx", self._edited.context.allocation == "grow")
+        is_changed = self._edited != self._applied
+        self._apply.setEnabled(is_changed and not problems)
+        self._reset.setEnabled(is_changed)
+        self._fit.setEnabled(self._model is not None and not problems)
+        does_not_fit = self._fits is False and is_changed and not problems
+        self._apply.setText(self.tr("Apply anyway") if does_not_fit else self.tr("Apply"))
+        set_role(self._apply, "danger" if does_not_fit else "primary")
+        self._effect.setText(next(iter(problems.values())) if problems else self._effect_words())
+        set_role(self._effect, "red" if problems else "muted")
+
+    def _problems(self, context: ContextSettings) -> dict[str, str]:
+        model = self._model
+        if model is None:
+            return context_problems(context)
+        return context_problems(
+            context, (model.head_size_k, model.head_size_k_swa), (model.head_size_v, model.head_size_v_swa)
+        )
+
+    def _close_impossible_choices(self, now: Mapping[str, str]) -> None:
+        """A choice that would make a problem which is not there now is closed, and says why."""
+        context = self._edited.context
+        for field, choices in CHOICES.items():
+            form = self._form_of(field)
+            for choice in choices:
+                problems = self._problems(replace(context, **{field: choice}))
+                new = [reason for name, reason in problems.items() if name not in now or name == field]
+                form.set_choice_problem(field, choice, new[0] if new else "")
+
+    def _describe_offload(self) -> None:
+        form = self._forms[MODEL_FIELDS]
+        offloads = self._has_gpu or bool(self._edited.model.rpc_servers)
+        reason = "" if offloads else self.tr("No GPU that this llama.cpp can use, and no network worker is set")
+        form.set_disabled_reason("n_gpu_layers", reason)
+        layers = self._model.n_layer + 1 if self._model else None
+        n = self._edited.model.n_gpu_layers
+        if layers is None:
+            note = ""
+        elif n == 0:
+            note = self.tr("Off: all layers stay on the CPU")
+        elif n < 0 or n >= layers:
+            note = self.tr("Max: all {0} layers, the output among them").format(layers)
+        else:
+            note = self.tr("{0} of {1} layers, counted from the output").format(n, layers)
+        form.set_note("n_gpu_layers", note)
+
+    def _effect_words(self) -> str:
+        old, new = self._applied, self._edited
+        if old == new:
+            return self.tr("This is what is applied.")
+        if not self._is_loaded:
+            return self.tr("Will be used by the next load.")
+        if old.model != new.model:
+            return self.tr("Reloads the model, keeps the conversation") + self._reread_words()
+        cells_change = (old.context.type_k, old.context.type_v, old.context.flash_attn) != (
+            new.context.type_k,
+            new.context.type_v,
+            new.context.flash_attn,
+        )
+        words = self.tr("Recreates the context, keeps the conversation")
+        if not self._tokens_in_use:
+            return words + "."
+        if not cells_change:
+            return words + self.tr(": its {0} tokens are moved, nothing is read again.").format(
+                format_tokens(self._tokens_in_use)
+            )
+        return words + self.tr(
+            ": its {0} tokens are converted, or read again where that is not exact enough{1}."
+        ).format(format_tokens(self._tokens_in_use), self._reread_time())
+
+    def _reread_words(self) -> str:
+        if not self._tokens_in_use:
+            return "."
+        return self.tr(": its {0} tokens are read again{1}.").format(
+            format_tokens(self._tokens_in_use), self._reread_time()
+        )
+
+    def _reread_time(self) -> str:
+        if not self._prompt_speed:
+            return ""
+        return self.tr(" (about {0})").format(format_ms(self._tokens_in_use / self._prompt_speed * 1000))
+
+
+class _Column(QScrollArea):
+    """Scrolls down only: never narrower than what is in it."""
+
+    def __init__(self, page: QWidget) -> None:
+        super().__init__()
+        self.setWidget(page)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.viewport().setAutoFillBackground(False)
+        page.setAutoFillBackground(False)
+        page.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Follow the page's own least width."""
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            self.setMinimumWidth(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
+        return super().eventFilter(watched, event)
+
+
+def _labelled(text: str, editor: QWidget, tip: str) -> QWidget:
+    row = QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(12)
+    label = QLabel(text)
+    label.setMinimumWidth(LABEL_WIDTH_PX)
+    label.setBuddy(editor)
+    for widget in (label, editor):
+        widget.setToolTip(tip)
+    layout.addWidget(label)
+    layout.addWidget(editor, 1)
+    return row
