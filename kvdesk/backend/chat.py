@@ -60,6 +60,19 @@ class Conversation:
     model_path: str | None = None
 
 
+@dataclass(frozen=True)
+class ConversationRow:
+    """A conversation as lists show it. ``excerpt`` is the line that a search found, "" where the title was found;
+    ``snapshot_bytes`` what its kept KV cache takes on disk, None where it has none or nobody looked."""
+
+    id: str
+    title: str
+    updated_s: float
+    model_path: str | None = None
+    excerpt: str = ""
+    snapshot_bytes: int | None = None
+
+
 def new_id() -> str:
     """An id that no other conversation or message has."""
     return uuid.uuid4().hex

@@ -1,0 +1,288 @@
+"""Conversations in SQLite: everything that has been said, kept at once and safe from a kill at any moment.
+
+Synchronous, and used from one thread only (store_thread.py in the window). Knows no engine and no window.
+"""
+
+# ruff: noqa: S608 (only table and column names of our own are written into SQL, every value is bound)
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kvdesk.backend import search
+from kvdesk.backend.chat import Conversation, ConversationRow, Message, stats_from_dict, stats_to_dict
+from kvdesk.backend.schema import GONE, errors_in_words, migrate, transaction
+from kvdesk.backend.settings import EngineSettings, SamplingSettings
+from kvdesk.errors import StoreError
+
+FILE_NAME = "conversations.sqlite3"
+BUSY_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class ModelMemory:
+    """What a model was last used with; None where nothing is remembered."""
+
+    engine_settings: EngineSettings | None = None
+    sampling: SamplingSettings | None = None
+
+
+@dataclass(frozen=True)
+class RecentModel:
+    """A model file that has been loaded. ``last_used_s`` is seconds since the epoch."""
+
+    path: str
+    last_used_s: float
+
+
+class ConversationStore:
+    """The conversation database at ``path``, made when absent.
+
+    Every method may raise StoreError (damaged, full disk, gone conversation, newer schema). What a method has
+    returned from is on record: a killed process loses nothing of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with errors_in_words(path):
+            with contextlib.suppress(OSError):  # SQLite will say what is wrong
+                path.touch(mode=0o600)  # what people tell a model is nobody else's business
+            self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+                migrate(self._connection, path)
+                self._connection.execute("PRAGMA foreign_keys = ON")
+                search.prepare(self._connection)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def close(self) -> None:
+        """Let go of the file; harmless when done already."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- conversations -----------------------------------------------------------------------------------------
+
+    def conversations(self, query: str = "") -> tuple[ConversationRow, ...]:
+        """All that are not deleted, last used first; with ``query`` those whose title or one message holds all its
+        words, with an excerpt where it is a message that does."""
+        words = search.words_of(query)
+        rows = self._rows(
+            "SELECT id, title, updated_s, model_path FROM conversations WHERE deleted_s IS NULL ORDER BY updated_s DESC"
+        )
+        excerpts = self._excerpts(words) if words else {}
+        found: list[ConversationRow] = []
+        for row in (ConversationRow(*row) for row in rows):
+            if search.holds_all(row.title, words):
+                found.append(row)
+            elif row.id in excerpts:
+                found.append(dataclasses.replace(row, excerpt=excerpts[row.id]))
+        return tuple(found)
+
+    def conversation(self, conversation_id: str) -> Conversation:
+        """One conversation, also a deleted one that is not purged yet. StoreError when there is none."""
+        rows = self._rows(f"SELECT {', '.join(_COLUMNS)} FROM conversations WHERE id = ?", conversation_id)
+        if not rows:
+            raise StoreError(GONE)
+        values = dict(zip(_COLUMNS, rows[0], strict=True))
+        values["sampling"] = _read_sampling(values["sampling"]) or SamplingSettings()
+        values["engine_settings"] = _read_engine(values["engine_settings"])
+        return Conversation(**values)
+
+    def add_conversation(self, conversation: Conversation, messages: Iterable[Message] = ()) -> None:
+        """Keep a new conversation, with all its messages (parents before children) when it was imported."""
+        with self._changing():
+            self._insert("conversations", _COLUMNS, _conversation_values(conversation))
+            for message in messages:
+                self._insert_message(conversation.id, message)
+
+    def save_settings(self, conversation: Conversation) -> None:
+        """Keep system prompt, sampling, engine settings, overflow policy and model of a conversation that exists.
+
+        Title, branch in view and times have methods of their own, so that a value held for long overwrites no newer one.
+        """
+        values = dict(zip(_COLUMNS, _conversation_values(conversation), strict=True))
+        with self._changing():
+            settings = tuple(values[name] for name in _SETTING_COLUMNS)
+            self._update("conversations", conversation.id, _SETTING_COLUMNS, settings)
+
+    def rename(self, conversation_id: str, title: str) -> None:
+        """Give a conversation another title."""
+        with self._changing():
+            self._update("conversations", conversation_id, ("title",), (_clean(title),))
+
+    def set_active_leaf(self, conversation_id: str, message_id: str | None) -> None:
+        """Remember which branch is in view."""
+        with self._changing():
+            self._update("conversations", conversation_id, ("active_leaf_id",), (message_id,))
+
+    def delete(self, conversation_id: str, now_s: float) -> None:
+        """Take a conversation out of sight; ``undelete`` brings it back until ``purge_deleted``."""
+        with self._changing():
+            self._update("conversations", conversation_id, ("deleted_s",), (now_s,))
+
+    def undelete(self, conversation_id: str) -> None:
+        """Bring a deleted conversation back."""
+        with self._changing():
+            self._update("conversations", conversation_id, ("deleted_s",), (None,))
+
+    def purge_deleted(self, before_s: float) -> tuple[str, ...]:
+        """Remove for good what was deleted before ``before_s``; their ids, for those who keep things beside them."""
+        with self._changing():
+            rows = self._connection.execute("SELECT id FROM conversations WHERE deleted_s < ?", (before_s,)).fetchall()
+            self._connection.executemany("DELETE FROM conversations WHERE id = ?", rows)
+        return tuple(row[0] for row in rows)
+
+    # --- messages ----------------------------------------------------------------------------------------------
+
+    def messages(self, conversation_id: str) -> tuple[Message, ...]:
+        """All messages of a conversation, every branch, in the order they were added (parents before children)."""
+        columns = ", ".join(_MESSAGE_COLUMNS)
+        rows = self._rows(f"SELECT {columns} FROM messages WHERE conversation_id = ? ORDER BY number", conversation_id)
+        return tuple(_read_message(row) for row in rows)
+
+    def add_message(self, conversation_id: str, message: Message) -> None:
+        """Keep a new message and bring it into view: it becomes the end of the active branch."""
+        with self._changing():
+            self._insert_message(conversation_id, message)
+            self._connection.execute(
+                "UPDATE conversations SET active_leaf_id = ?, updated_s = max(updated_s, ?) WHERE id = ?",
+                (message.id, message.created_s, conversation_id),
+            )
+
+    def update_message(self, message: Message) -> None:
+        """Keep what a reply has become: text (also while it is being written), stats, model, note, complete or not."""
+        with self._changing():
+            self._update("messages", message.id, _MESSAGE_COLUMNS[4:], _message_values(message)[4:])
+
+    # --- models ------------------------------------------------------------------------------------------------
+
+    def note_model_used(self, path: str, now_s: float) -> None:
+        """Put a model file first among the recent ones."""
+        self._keep_model(path, "last_used_s", now_s)
+
+    def recent_models(self, limit: int = 10) -> tuple[RecentModel, ...]:
+        """The models loaded last, newest first, whether or not their files still exist."""
+        rows = self._rows(
+            "SELECT path, last_used_s FROM models WHERE last_used_s IS NOT NULL ORDER BY last_used_s DESC LIMIT ?",
+            limit,
+        )
+        return tuple(RecentModel(*row) for row in rows)
+
+    def forget_recent_model(self, path: str) -> None:
+        """Take a model off the recent ones; its settings stay remembered."""
+        self._keep_model(path, "last_used_s", None)
+
+    def remember_model_settings(self, path: str, memory: ModelMemory) -> None:
+        """Remember what a model is used with. A part that is None leaves what is remembered."""
+        if memory.engine_settings is not None:
+            self._keep_model(path, "engine_settings", json.dumps(memory.engine_settings.to_dict()))
+        if memory.sampling is not None:
+            self._keep_model(path, "sampling", json.dumps(memory.sampling.to_dict()))
+
+    def model_settings(self, path: str) -> ModelMemory:
+        """What ``remember_model_settings`` kept for a model."""
+        rows = self._rows("SELECT engine_settings, sampling FROM models WHERE path = ?", path)
+        return ModelMemory(_read_engine(rows[0][0]), _read_sampling(rows[0][1])) if rows else ModelMemory()
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with errors_in_words(self._path):
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextlib.contextmanager
+    def _changing(self) -> Generator[None, None, None]:
+        with errors_in_words(self._path), transaction(self._connection):
+            yield
+
+    def _insert(self, table: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        marks = ", ".join("?" * len(columns))
+        self._connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", values)
+
+    def _update(self, table: str, row_id: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        sets = ", ".join(f"{column} = ?" for column in columns)
+        if not self._connection.execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*values, row_id)).rowcount:
+            raise StoreError(GONE)
+
+    def _insert_message(self, conversation_id: str, message: Message) -> None:
+        self._insert("messages", ("conversation_id", *_MESSAGE_COLUMNS), (conversation_id, *_message_values(message)))
+
+    def _keep_model(self, path: str, column: str, value: float | str | None) -> None:
+        with self._changing():
+            self._connection.execute(
+                f"INSERT INTO models (path, {column}) VALUES (?, ?) ON CONFLICT(path) DO UPDATE SET {column} = excluded.{column}",
+                (path, value),
+            )
+
+    def _excerpts(self, words: list[str]) -> dict[str, str]:
+        """Conversation id -> a line of its newest message that holds all ``words``."""
+        condition, values = search.condition("content", words)
+        rows = self._rows(  # beside max() SQLite takes bare columns from the row that holds the maximum
+            f"SELECT conversation_id, content, max(number) FROM messages WHERE {condition} GROUP BY conversation_id",
+            *values,
+        )
+        return {conversation_id: search.excerpt(content, words) for conversation_id, content, _ in rows}
+
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Conversation))
+_SETTING_COLUMNS = ("system_prompt", "sampling", "engine_settings", "overflow", "model_path")
+_MESSAGE_COLUMNS = (
+    *("id", "parent_id", "role", "created_s"),
+    *("content", "stats", "model_name", "stop_note", "is_complete"),  # from here on a message can change
+)
+
+
+def _conversation_values(conversation: Conversation) -> tuple[Any, ...]:
+    """In the order of _COLUMNS."""
+    values = {name: getattr(conversation, name) for name in _COLUMNS}
+    values["title"] = _clean(conversation.title)
+    values["system_prompt"] = _clean(conversation.system_prompt)
+    values["sampling"] = json.dumps(conversation.sampling.to_dict())
+    engine = conversation.engine_settings
+    values["engine_settings"] = json.dumps(engine.to_dict()) if engine else None
+    return tuple(values.values())
+
+
+def _message_values(message: Message) -> tuple[Any, ...]:
+    """In the order of _MESSAGE_COLUMNS."""
+    stats = json.dumps(stats_to_dict(message.stats)) if message.stats else None
+    fixed = (message.id, message.parent_id, message.role, message.created_s)
+    return (*fixed, _clean(message.content), stats, message.model_name, message.stop_note, int(message.is_complete))
+
+
+def _read_message(row: tuple[Any, ...]) -> Message:
+    values = dict(zip(_MESSAGE_COLUMNS, row, strict=True))
+    values["stats"] = stats_from_dict(json.loads(values["stats"])) if values["stats"] else None
+    values["is_complete"] = bool(values["is_complete"])
+    return Message(**values)
+
+
+def _read_sampling(text: str | None) -> SamplingSettings | None:
+    return SamplingSettings.from_dict(json.loads(text)) if text else None
+
+
+def _read_engine(text: str | None) -> EngineSettings | None:
+    return EngineSettings.from_dict(json.loads(text)) if text else None
+
+
+def _clean(text: str) -> str:
+    """``text`` without halves of characters, which a clipboard may hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
