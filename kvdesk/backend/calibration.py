@@ -1,0 +1,201 @@
+"""What only a first load can tell, learned per machine and model, and how well every prediction was met.
+
+One JSON file; a damaged one is started anew. Only the constants that MEMORY.md names are learned: what a process holds
+beside llama.cpp's buffers in RAM, and a GPU's context. Used from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from kvdesk.backend.footprint import Footprint
+from kvdesk.backend.gguf_header import ArraySummary
+from kvdesk.backend.messages import Buffer, BufferKind
+from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.plan import MIB, RAM, MemoryPlan, Overhead, domain_name
+
+log = logging.getLogger(__name__)
+
+HISTORY_KEPT = 200
+
+PROCESS_BYTES = 50 * MIB
+"""An engine process without a model: Python, our code, llama.cpp's libraries (Linux, measured; 48 MiB before, 50 after a
+two-layer model was loaded)."""
+TOKEN_BYTES = 170
+"""llama.cpp's vocabulary per token (measured with 32,000, 131,072 and 262,144 tokens)."""
+MERGE_BYTES = 130
+"""llama.cpp's table of BPE merges, per merge (measured with 50,000, 151,387 and 280,147)."""
+TENSOR_BYTES = 9 * 1024
+"""Tensor metadata, worst-case graphs and schedules, per weight tensor (measured with 80 layers against 2)."""
+CELL_BYTES = 52
+"""Bookkeeping of a KV cell (llama-kv-cells.h): position, shift, 2D position, one bit for each of 256 sequences."""
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One component of one domain. ``actual_bytes`` None: not measured."""
+
+    domain: str
+    component: str
+    predicted_bytes: int | None
+    actual_bytes: int | None
+
+    @property
+    def error_bytes(self) -> int | None:
+        """Actual - predicted."""
+        if self.actual_bytes is None or self.predicted_bytes is None:
+            return None
+        return self.actual_bytes - self.predicted_bytes
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A plan and what a load made of it. ``time_s`` is Unix time, ``source`` the plan's."""
+
+    time_s: float
+    model: str
+    n_ctx: int
+    type_k: str
+    type_v: str
+    source: str
+    rows: tuple[ComparisonRow, ...]
+
+    def row(self, domain: str, component: str) -> ComparisonRow | None:
+        """The row of that component in that domain."""
+        return next((r for r in self.rows if (r.domain, r.component) == (domain, component)), None)
+
+
+def compare(
+    plan: MemoryPlan, model: ModelFile, buffers: Sequence[Buffer], held: Mapping[str, int | None]
+) -> Comparison:
+    """Predicted against actual after a load: ``buffers`` as llama.cpp reported them, ``held`` what the engine holds in
+    each domain by the system's account (DomainReading.engine_bytes; RAM: resident), None where it cannot be told.
+
+    The actual overhead is what is held beyond the buffers; compute buffers count as far as the plan calls them
+    resident.
+    """
+    rows: list[ComparisonRow] = []
+    for device in plan.devices:
+        here = [b for b in buffers if domain_name(b.device) == device.name]
+        actual = {kind: sum(b.size_bytes for b in here if b.kind is kind) for kind in BufferKind}
+        predicted = {
+            BufferKind.WEIGHTS: device.weights_bytes,
+            BufferKind.KV: device.kv_bytes,
+            BufferKind.RECURRENT: device.recurrent_bytes,
+            BufferKind.COMPUTE: device.compute_bytes,
+            BufferKind.OUTPUT: device.output_bytes,
+        }
+        rows += [ComparisonRow(device.name, kind.value, predicted[kind], actual[kind]) for kind in BufferKind]
+        total = held.get(device.name)
+        untouched = device.total_bytes - device.resident_bytes
+        beside = None if total is None else total - (sum(actual.values()) - untouched)
+        rows.append(ComparisonRow(device.name, "overhead", device.overhead_bytes, beside))
+        rows.append(ComparisonRow(device.name, "total", device.resident_bytes, total))
+    context = plan.settings.context
+    return Comparison(
+        time.time(), model_key(model), plan.n_ctx, context.type_k, context.type_v, plan.source, tuple(rows)
+    )
+
+
+class Calibration:
+    """The learned constants and the history, kept in ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._constants: dict[str, int] = {}
+        self._history: list[Comparison] = []
+        self._load()
+
+    @property
+    def history(self) -> tuple[Comparison, ...]:
+        """Every load compared, oldest first."""
+        return tuple(self._history)
+
+    @property
+    def constants(self) -> Mapping[str, int]:
+        """What was learned: "RAM MODEL" or a device's name -> bytes, for showing."""
+        return dict(self._constants)
+
+    def overheads(self, model: ModelFile, footprint: Footprint) -> dict[str, Overhead]:
+        """What each domain of ``footprint`` holds beside llama.cpp's buffers. A device never loaded on is unknown."""
+        cells = _cell_bytes(footprint)
+        learned = self._constants.get(_ram_key(model))
+        base = typical_bytes(model) if learned is None else learned
+        found = {RAM: Overhead(base + cells, learned is not None)}
+        for device in footprint.devices:
+            if device.kind in ("gpu", "igpu"):
+                constant = self._constants.get(_device_key(device.name, device.description))
+                found[device.name] = Overhead(constant, constant is not None)
+            elif device.kind == "rpc":
+                found[device.name] = Overhead(0)  # the worker's own process is not the model's
+        return found
+
+    def learn(self, plan: MemoryPlan, model: ModelFile, comparison: Comparison) -> None:
+        """Keep ``comparison``, and take its overheads as this machine's constants. Writes the file."""
+        self._history = [*self._history, comparison][-HISTORY_KEPT:]
+        for device in plan.devices:
+            row = comparison.row(device.name, "overhead")
+            if row is None or row.actual_bytes is None or row.actual_bytes < 0:
+                continue
+            if device.name == RAM and plan.footprint:
+                self._constants[_ram_key(model)] = max(0, row.actual_bytes - _cell_bytes(plan.footprint))
+            elif device.kind in ("gpu", "igpu"):
+                self._constants[_device_key(device.name, device.description)] = row.actual_bytes
+        self._save()
+
+    def _load(self) -> None:
+        try:
+            stored: Any = json.loads(self._path.read_text(encoding="utf-8"))
+            self._constants = {str(k): int(v) for k, v in stored["constants"].items()}
+            self._history = [_comparison(item) for item in stored["history"]]
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("calibration starts anew, %s cannot be used: %s", self._path, error)
+            self._constants, self._history = {}, []
+
+    def _save(self) -> None:
+        stored = {"constants": self._constants, "history": [asdict(item) for item in self._history]}
+        draft = self._path.with_suffix(".draft")
+        try:
+            draft.write_text(json.dumps(stored), encoding="utf-8")
+            os.replace(draft, self._path)
+        except OSError as error:
+            log.warning("calibration cannot be kept in %s: %s", self._path, error)
+
+
+def model_key(model: ModelFile) -> str:
+    """What a model is remembered by: its file's name and size, wherever it lies."""
+    return f"{model.path.name} ({model.size_bytes} bytes)"
+
+
+def typical_bytes(model: ModelFile) -> int:
+    """The RAM overhead of a model that was never loaded here, KV cells apart."""
+    merges = model.metadata.get("tokenizer.ggml.merges")
+    n_merges = merges.count if isinstance(merges, ArraySummary) else 0
+    return PROCESS_BYTES + TOKEN_BYTES * model.n_vocab + MERGE_BYTES * n_merges + TENSOR_BYTES * len(model.tensors)
+
+
+def _cell_bytes(footprint: Footprint) -> int:
+    streams = footprint.n_ctx // footprint.n_ctx_seq if footprint.n_ctx_seq else 1
+    return CELL_BYTES * streams * sum(cache.cells for cache in footprint.caches)
+
+
+def _ram_key(model: ModelFile) -> str:
+    return f"{RAM} {model_key(model)}"
+
+
+def _device_key(name: str, description: str) -> str:
+    return f"{name} {description}".strip()
+
+
+def _comparison(item: dict[str, Any]) -> Comparison:
+    rows = cast("list[dict[str, Any]]", item["rows"])
+    return Comparison(**{**item, "rows": tuple(ComparisonRow(**row) for row in rows)})
