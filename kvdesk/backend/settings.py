@@ -36,20 +36,8 @@ def _meta(label: str, help_text: str, **more: Any) -> dict[str, Any]:
     return {"label": label, "help": help_text, **more}
 
 
-def _fitted(value: Any, default: Any) -> Any:
-    """``value`` as a value of ``default``'s type; None if it is none, or a number that is none or beyond all bounds."""
-    if isinstance(default, tuple):
-        parts = cast("list[Any]", value) if isinstance(value, list | tuple) else [None]
-        return tuple(parts) if all(isinstance(part, str) for part in parts) else None
-    if type(value) in (int, float) and not abs(value) <= 2**53:  # not: NaN compares with nothing
-        return None
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    return value if type(value) is type(default) else None
-
-
-class _Values:
-    """What all settings share: a plain JSON form that tolerates unknown and missing keys."""
+class Values:
+    """What all settings share: a plain JSON form that tolerates unknown, missing and impossible entries."""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict of the fields, tuples as lists."""
@@ -57,14 +45,33 @@ class _Values:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings in ``values``; unknown keys and values of another type are ignored, and take their default."""
-        defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        picked = {k: _fitted(values[k], default) for k, default in defaults.items() if k in values}
-        return cls(**{k: v for k, v in picked.items() if v is not None})
+        """The settings in ``values``. Unknown keys are ignored; what is missing, of another type, out of bounds or not
+        among the choices takes its default."""
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        picked = {f.name: _fitted(values[f.name], f) for f in fields if f.name in values}
+        return cls(**{name: value for name, value in picked.items() if value is not None})
+
+
+def _fitted(value: Any, field: dataclasses.Field[Any]) -> Any:
+    """``value`` as a value for ``field``, None if it cannot be one."""
+    default, meta = field.default, field.metadata
+    if isinstance(default, Values):
+        return type(default).from_dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else None
+    if isinstance(default, tuple):
+        parts = cast("list[Any]", value) if isinstance(value, list | tuple) else [None]
+        return tuple(parts) if all(isinstance(part, str) for part in parts) else None
+    if isinstance(default, float) and type(value) is int and abs(value) <= 2**53:
+        value = float(value)
+    if type(value) is not type(default) or value not in meta.get("choices", (value,)):
+        return None
+    if isinstance(value, int | float):
+        low, high = meta.get("minimum", -(2**53)), meta.get("maximum", 2**53)
+        return value if low <= value <= high else None  # NaN is in no bounds
+    return value
 
 
 @dataclass(frozen=True)
-class ModelSettings(_Values):
+class ModelSettings(Values):
     """What a change of needs the weights loaded anew."""
 
     n_gpu_layers: int = field(
@@ -81,7 +88,7 @@ class ModelSettings(_Values):
 
 
 @dataclass(frozen=True)
-class ContextSettings(_Values):
+class ContextSettings(Values):
     """What a change of needs only a new context; the weights stay loaded."""
 
     n_ctx: int = field(
@@ -123,7 +130,7 @@ class ContextSettings(_Values):
 
 
 @dataclass(frozen=True)
-class SamplingSettings(_Values):
+class SamplingSettings(Values):
     """How the next token is chosen."""
 
     temperature: float = field(default=0.8, metadata=_meta("Temperature", "0 is greedy.", minimum=0.0, maximum=5.0, minimum_means="0 (greedy)", step=0.05))
@@ -137,18 +144,11 @@ class SamplingSettings(_Values):
 
 
 @dataclass(frozen=True)
-class EngineSettings(_Values):
+class EngineSettings(Values):
     """Everything one loaded model runs with."""
 
     model: ModelSettings = ModelSettings()
     context: ContextSettings = ContextSettings()
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """As above; a part that is missing or no mapping takes its defaults."""
-        parts = (values.get(name) for name in ("model", "context"))
-        model, context = (cast("dict[str, Any]", part) if isinstance(part, dict) else {} for part in parts)
-        return cls(ModelSettings.from_dict(model), ContextSettings.from_dict(context))
 
 
 def pad256(n: int) -> int:

@@ -36,7 +36,10 @@ class FieldEditor(Protocol):
 
 
 class NumberBox(QDoubleSpinBox):
-    """A whole or decimal number. Doubles hold every seed exactly, which an int box (32 bits, signed) does not."""
+    """A whole or decimal number, shown in ``shown_unit`` of ``shown_scale`` where the field has one (bytes in MiB).
+
+    Doubles hold every seed exactly, which an int box (32 bits, signed) does not.
+    """
 
     value_changed = Signal()
 
@@ -44,11 +47,14 @@ class NumberBox(QDoubleSpinBox):
         super().__init__()
         meta = field.metadata
         self._is_whole = is_whole
+        self._scale = meta.get("shown_scale", 1)
         self.setDecimals(0 if is_whole else 2)
-        self.setSingleStep(meta.get("step", 1 if is_whole else 0.05))
+        self.setSingleStep(meta.get("step", 1 if is_whole else 0.05) / self._scale)
+        if "shown_unit" in meta:
+            self.setSuffix(f" {meta['shown_unit']}")
         self.set_bounds(meta.get("minimum"), meta.get("maximum"))
         self.setSpecialValueText(meta.get("minimum_means", ""))
-        self.setGroupSeparatorShown(meta.get("unit") == "tokens")
+        self.setGroupSeparatorShown(meta.get("unit") == "tokens" or self._scale != 1)
         self.setKeyboardTracking(False)  # 3, 32, 327 on the way to 32768 are nobody's wish
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         _leave_wheel_to_the_page(self)
@@ -56,15 +62,17 @@ class NumberBox(QDoubleSpinBox):
 
     def set_bounds(self, minimum: float | None, maximum: float | None) -> None:
         """The least and the most that can be entered; None is no bound."""
-        self.setRange(-LARGEST_INTEGER if minimum is None else minimum, LARGEST_INTEGER if maximum is None else maximum)
+        low = -LARGEST_INTEGER if minimum is None else minimum
+        high = LARGEST_INTEGER if maximum is None else maximum
+        self.setRange(low / self._scale, high / self._scale)
 
     def value(self) -> int | float:
-        number = super().value()
-        return int(number) if self._is_whole else round(number, self.decimals())
+        number = super().value() * self._scale
+        return round(number) if self._is_whole else round(number, self.decimals())
 
     def set_value(self, value: float) -> None:
         self.blockSignals(True)
-        self.setValue(value)
+        self.setValue(value / self._scale)
         self.blockSignals(False)
 
     def minimumSizeHint(self):  # the longest text would be the bound 2**53
@@ -72,7 +80,7 @@ class NumberBox(QDoubleSpinBox):
 
     def sizeHint(self):
         hint = super().sizeHint()
-        texts = ("88,888,888", self.specialValueText())
+        texts = ("88,888,888" + self.suffix(), self.specialValueText())
         hint.setWidth(max(self.fontMetrics().horizontalAdvance(text) for text in texts) + 44)
         return hint
 

@@ -9,7 +9,8 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QApplication
 
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.preferences import Preferences
+from kvdesk.backend.settings import MIB, ContextSettings, EngineSettings, ModelSettings, SamplingSettings
 from kvdesk.ui.field_editor import NOTE_ROLE
 from kvdesk.ui.form import FieldForm
 
@@ -213,3 +214,11 @@ def test_a_row_can_be_hidden_with_all_it_has(form):
 def test_a_type_no_editor_knows_is_an_error_of_the_programmer():
     with pytest.raises(TypeError, match=r"EngineSettings\.model"):
         FieldForm(EngineSettings)
+
+
+def test_bytes_are_entered_in_the_unit_people_use(make_form, qtbot):
+    form = make_form(Preferences, fields=("margin_bytes", "theme"))
+    assert form.editor("margin_bytes").text() == "1,024 MiB"
+    values = heard(form)
+    qtbot.keyClick(form.editor("margin_bytes"), Qt.Key.Key_Up)
+    assert values == [Preferences(margin_bytes=1152 * MIB)]

@@ -1,0 +1,132 @@
+"""What the user chose for the whole app, and where the window stood: two JSON files in the config folder. Any process.
+
+A damaged file is set aside and said, never a reason not to start. What a machine cannot do is in fallback.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from kvdesk.backend.settings import MIB, OVERFLOWS, EngineSettings, SamplingSettings, Values
+from kvdesk.errors import StoreError
+
+THEMES: tuple[str, ...] = ("system", "light", "dark")
+FILE_NAME = "preferences.json"
+WINDOW_FILE_NAME = "window.json"
+MB = 1000 * 1000
+DEFAULT_ENGINE = EngineSettings()
+DEFAULT_SAMPLING = SamplingSettings()
+V = TypeVar("V", bound=Values)
+
+
+def _size(label: str, help_text: str, unit: str, unit_bytes: int, minimum: int, step: int) -> dict[str, Any]:
+    """Metadata of a size kept in bytes and shown in ``unit``."""
+    bounds = {"minimum": minimum * unit_bytes, "step": step * unit_bytes}
+    return {"label": label, "help": help_text, "shown_unit": unit, "shown_scale": unit_bytes, **bounds}
+
+
+@dataclass(frozen=True)
+class Preferences(Values):
+    """The preferences. ``engine``, ``sampling``, ``system_prompt`` and ``overflow`` are for models and conversations that
+    have none of their own yet."""
+
+    theme: str = field(
+        default="system", metadata={"label": "Theme", "help": "Light, dark, or the system's.", "choices": THEMES}
+    )
+    margin_bytes: int = field(
+        default=1024 * MIB,
+        metadata=_size("Memory Margin", "Room to keep free under the ceiling: the OOM line.", "MiB", MIB, 0, 128),
+    )
+    snapshot_budget_bytes: int = field(
+        default=4000 * MB,
+        metadata=_size("KV Snapshots", "Disk space for the caches of conversations; 0 keeps none.", "MB", MB, 0, 500),
+    )
+    log_budget_bytes: int = field(
+        default=200 * MB, metadata=_size("Memory Logs", "Disk space for session memory logs.", "MB", MB, 10, 50)
+    )
+    rpc_servers: tuple[str, ...] = field(
+        default=(),
+        metadata={"label": "Network Workers", "help": "Known llama.cpp RPC workers as host:port, parted by commas."},
+    )
+    confirm_delete: bool = field(
+        default=False, metadata={"label": "Ask before deleting a conversation", "help": "It can be undone either way."}
+    )
+    confirm_quit: bool = field(
+        default=True,
+        metadata={
+            "label": "Ask before quitting while a reply is written",
+            "help": "What is written is kept either way.",
+        },
+    )
+    system_prompt: str = field(default="", metadata={"label": "System Prompt", "help": "For new conversations."})
+    overflow: str = field(
+        default="ask",
+        metadata={"label": "Context Overflow", "help": "What happens at the context's end.", "choices": OVERFLOWS},
+    )
+    engine: EngineSettings = DEFAULT_ENGINE
+    sampling: SamplingSettings = DEFAULT_SAMPLING
+
+
+@dataclass(frozen=True)
+class WindowState(Values):
+    """Where the window stood and what it showed. ``geometry`` and ``layout`` are Qt's own bytes in base64."""
+
+    geometry: str = ""
+    layout: str = ""
+    conversation_id: str = ""
+
+
+def load_preferences(path: Path) -> tuple[Preferences, str]:
+    """The preferences in ``path`` and a sentence for the user, "" when there is nothing to say.
+
+    A file that is no JSON object is renamed to ``<name>.damaged``; entries that are impossible take their defaults.
+    """
+    return _load(path, Preferences())
+
+
+def load_window_state(path: Path) -> WindowState:
+    """The window's state in ``path``; defaults when there is none or it is damaged."""
+    return _load(path, WindowState())[0]
+
+
+def save_values(values: Values, path: Path) -> None:
+    """Write ``values`` to ``path`` whole or not at all. Raises StoreError, and then the old file is still there."""
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".new")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(values.to_dict(), file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise StoreError(f"{path} could not be saved: {error.strerror or error}.") from error
+
+
+def _load(path: Path, defaults: V) -> tuple[V, str]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return defaults, ""
+    except OSError as error:
+        return defaults, f"{path} could not be read ({error.strerror or error}); defaults are used."
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        values = None
+    if isinstance(values, dict):
+        return type(defaults).from_dict(cast("dict[str, Any]", values)), ""
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        return defaults, f"{path} is damaged and could not be moved ({error.strerror or error}); defaults are used."
+    return defaults, f"{path} was damaged; it is kept as {aside.name}, and defaults are used."
