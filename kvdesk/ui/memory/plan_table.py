@@ -61,6 +61,18 @@ def measured(plan: MemoryPlan, buffers: tuple[Buffer, ...], sample: Sample | Non
     return Measured(plan, rows)
 
 
+def components_of(loaded: Measured) -> list[dict[str, str | int | None]]:
+    """Predicted and actual as plain values, for the session log's "predicted" event (its ``components``)."""
+    rows: list[dict[str, str | int | None]] = []
+    for device in loaded.plan.devices:
+        actual = loaded.by_domain.get(device.name, {})
+        for name in (*COMPONENTS, "resident"):
+            predicted, real = _component(device, name), actual.get(name)
+            if predicted or real:
+                rows.append({"domain": device.name, "name": name, "predicted_bytes": predicted, "actual_bytes": real})
+    return rows
+
+
 class PlanTable(QWidget):
     """The verdict in a sentence, what it rests on, and the table."""
 
