@@ -1,0 +1,346 @@
+"""Rewrites a saved state for a context with other cache types or flash attention, instead of reading all tokens again.
+
+Pure on bytes; ggml does the quantizing. What the target wants, types, order, V transposed, rotation, is not computed from
+rules but learned from two states of the same few tokens, and anything that does not agree is refused. docs/KV_STATE.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvdesk.backend.llama.kv_state import (
+    CACHE_TYPES,
+    HEADER,
+    BlockKind,
+    CacheTensor,
+    CacheType,
+    CannotConvert,
+    State,
+    StateBlock,
+    StateLayout,
+    cell_records,
+    describe_state,
+    stored_cells,
+)
+from kvdesk.backend.llama.library import ggml
+
+Floats = NDArray[np.float32]
+
+_CHUNK_VALUES = 1 << 20
+"""Values turned at once: 4 MiB of floats, which stay in the processor's cache."""
+
+_THREADS = 4
+"""More would only wait for memory."""
+
+_ROTATIONS_FROM, _ROTATIONS_TO = 64, 1024
+"""Sizes of Walsh-Hadamard matrices that llama.cpp may use (llama-kv-cache.cpp, attn_rot_hadamard)."""
+
+_CLEAR_MATCH = 0.5
+"""Largest relative error that still counts as the same vector; unrelated rotations differ by about 1.4."""
+
+
+def convert_state(state: State, template: State, source_template: State | None = None) -> bytearray:
+    """``state`` as the context that ``template`` is from would hold it, for llama_state_seq_set_data there.
+
+    ``template``: a state of the conversation's first token or tokens, decoded from position 0 in the target context
+    (probe_state in kv_transfer.py). ``source_template``: the same tokens in a context of the source's settings; needed
+    when ``state`` no longer holds them, as in a sliding window that has passed them. Both partial for a partial state.
+    Raises CannotConvert for anything that is not understood or does not agree; then the tokens must be read again.
+    """
+    source, target = describe_state(state), describe_state(template)
+    reference_state = state if source_template is None else source_template
+    reference = source if source_template is None else describe_state(source_template)
+    kinds = [block.kind for block in source.blocks]
+    if kinds != [block.kind for block in target.blocks] or kinds != [block.kind for block in reference.blocks]:
+        raise CannotConvert("the contexts keep different memories")
+    view = memoryview(state).cast("B")
+    plans: list[_BlockPlan | None] = []
+    for number, block in enumerate(source.blocks):
+        if block.kind is BlockKind.RECURRENT:
+            plans.append(None)  # f32 in every context: taken over as it is
+            continue
+        samples = _Samples(
+            memoryview(reference_state).cast("B"),
+            reference.blocks[number],
+            memoryview(template).cast("B"),
+            target.blocks[number],
+        )
+        plans.append(_plan(block, target.blocks[number], samples))
+    return _write(view, source, plans)
+
+
+# --- what to do ------------------------------------------------------------------------------------------------
+
+
+class _Samples(NamedTuple):
+    """The same tokens in a context like the source (``reference``) and in the target (``template``)."""
+
+    reference_view: memoryview
+    reference: StateBlock
+    template_view: memoryview
+    template: StateBlock
+
+
+class _TensorPlan(NamedTuple):
+    """Turn ``source`` into ``target`` (whose ``start`` is meaningless), multiplying by the matrix of size ``rotation`` if not 0."""
+
+    source: CacheTensor
+    target: CacheTensor
+    rotation: int
+
+
+class _BlockPlan(NamedTuple):
+    n_stream: int
+    v_trans: bool
+    keys: list[_TensorPlan]
+    values: list[_TensorPlan]
+
+
+def _plan(source: StateBlock, target: StateBlock, samples: _Samples) -> _BlockPlan:
+    if not source.cells:
+        return _BlockPlan(target.n_stream, target.v_trans, [], [])
+    for block in (target, samples.reference):
+        if not block.cells:
+            raise CannotConvert("a template without cells")
+        for ours, theirs in ((source.keys, block.keys), (source.values, block.values)):
+            if [tensor.n_values for tensor in ours] != [tensor.n_values for tensor in theirs]:
+                raise CannotConvert("the contexts keep different layers")
+        if source.cell_record_bytes != block.cell_record_bytes:
+            raise CannotConvert("the contexts record their cells differently")
+    if [t.type for t in (*source.keys, *source.values)] != [
+        t.type for t in (*samples.reference.keys, *samples.reference.values)
+    ] or source.v_trans != samples.reference.v_trans:
+        raise CannotConvert("the source template is of other types than the state")
+    return _BlockPlan(
+        target.n_stream,
+        target.v_trans,
+        _tensor_plans(source.keys, samples, samples.reference.keys, target.keys),
+        _tensor_plans(source.values, samples, samples.reference.values, target.values),
+    )
+
+
+def _tensor_plans(
+    sources: tuple[CacheTensor, ...],
+    samples: _Samples,
+    references: tuple[CacheTensor, ...],
+    targets: tuple[CacheTensor, ...],
+) -> list[_TensorPlan]:
+    """All K or all V of a cache; they are rotated alike or not at all."""
+    if not sources:
+        return []
+    rotation = _rotation(samples, references, targets)
+    return [_TensorPlan(ours, theirs, rotation) for ours, theirs in zip(sources, targets, strict=True)]
+
+
+def _rotation(samples: _Samples, references: tuple[CacheTensor, ...], targets: tuple[CacheTensor, ...]) -> int:
+    """The size of the rotation that lies between ``references`` and ``targets``; 0 for none.
+
+    llama.cpp keeps quantized caches rotated, each block of a power of two values times the orthonormal
+    Walsh-Hadamard matrix, its own inverse; which size, and whether at all, depends on head sizes, architecture and
+    environment (llama-kv-cache.cpp, attn_rot_k, build_input_k_rot). Here it is recognised by its effect.
+    """
+    places = _places(samples)
+    pairs = [
+        (
+            _values_of(samples.reference_view, samples.reference, ours)[places[0]],
+            _values_of(samples.template_view, samples.template, theirs)[places[1]],
+        )
+        for ours, theirs in zip(references, targets, strict=True)
+    ]
+    errors = {size: _median_error(pairs, size) for size in _possible_rotations(references)}
+    best = min(errors, key=lambda size: errors[size])
+    others = [error for size, error in errors.items() if size != best]
+    if not errors[best] < _CLEAR_MATCH or any(error < 2 * errors[best] for error in others):
+        raise CannotConvert("the templates do not hold the same vectors")
+    return best
+
+
+def _places(samples: _Samples) -> tuple[list[int], list[int]]:
+    """Where, in reference and template, the template's positions lie."""
+    cell_of = {int(position): cell for cell, position in enumerate(samples.reference.positions)}
+    ours = [cell_of.get(int(position), -1) for position in samples.template.positions]
+    if -1 in ours:
+        raise CannotConvert("the template's tokens have left the window: a source template is needed")
+    return ours, list(range(samples.template.cells))
+
+
+def _possible_rotations(tensors: tuple[CacheTensor, ...]) -> list[int]:
+    sizes = [0]
+    size = _ROTATIONS_FROM
+    while size <= _ROTATIONS_TO and all(tensor.n_values % size == 0 for tensor in tensors):
+        sizes.append(size)
+        size *= 2
+    return sizes
+
+
+def _median_error(pairs: list[tuple[Floats, Floats]], rotation: int) -> float:
+    """Relative distance of the rotated references from the templates, the median over layers with anything in them."""
+    errors = [
+        float(np.linalg.norm(_rotated(ours, rotation) - theirs) / np.linalg.norm(theirs))
+        for ours, theirs in pairs
+        if np.linalg.norm(theirs) > 0
+    ]
+    return float(np.median(errors)) if errors else float("inf")
+
+
+# --- doing it --------------------------------------------------------------------------------------------------
+
+
+def _write(view: memoryview, source: StateLayout, plans: list[_BlockPlan | None]) -> bytearray:
+    sizes = [
+        block.end - block.start if plan is None else _block_size(block, plan)
+        for block, plan in zip(source.blocks, plans, strict=True)
+    ]
+    converted = bytearray(HEADER.size + sum(sizes))
+    out = memoryview(converted)
+    out[: HEADER.size] = view[: HEADER.size]
+    at = HEADER.size
+    for block, plan, size in zip(source.blocks, plans, sizes, strict=True):
+        if plan is None:
+            out[at : at + size] = view[block.start : block.end]
+        else:
+            _write_block(view, block, plan, out[at : at + size])
+        at += size
+    return converted
+
+
+def _block_size(block: StateBlock, plan: _BlockPlan) -> int:
+    head = 4 + 4 * plan.n_stream
+    if not block.cells:
+        return head
+    keys = sum(12 + p.target.cell_bytes * block.cells for p in plan.keys)
+    values = sum(12 + p.target.cell_bytes * block.cells for p in plan.values)
+    return head + block.meta[1] - block.meta[0] + 8 + keys + values
+
+
+def _write_block(view: memoryview, block: StateBlock, plan: _BlockPlan, out: memoryview) -> None:
+    """The block as in llama-kv-cache.cpp, state_write: streams, cells, V transposed or not, layers, K of all, V of all."""
+    struct.pack_into("<II", out, 0, plan.n_stream, block.cells)
+    at = 8
+    if block.cells:
+        records = cell_records(view, block).tobytes()
+        out[at : at + len(records)] = records
+        at += len(records)
+        struct.pack_into("<II", out, at, plan.v_trans, len(plan.keys))
+        at += 8
+        with ThreadPoolExecutor(_THREADS) as pool:  # numpy and ggml let go of the interpreter lock
+            pending: list[Future[None]] = []
+            for tensor_plan in (*plan.keys, *plan.values):
+                target = tensor_plan.target
+                if target.transposed:
+                    struct.pack_into("<iII", out, at, target.type.id, target.type.block_bytes, target.n_values)
+                else:
+                    struct.pack_into("<iQ", out, at, target.type.id, target.cell_bytes)
+                at += 12
+                size = target.cell_bytes * block.cells
+                pending.append(pool.submit(_convert_tensor, view, block, tensor_plan, out[at : at + size]))
+                at += size
+            for conversion in pending:
+                conversion.result()
+    # the counts of the other streams: zero, as the buffer is
+
+
+def _convert_tensor(view: memoryview, block: StateBlock, plan: _TensorPlan, out: memoryview) -> None:
+    source, target, rotation = plan
+    into = np.frombuffer(out, np.uint8)
+    into = into.reshape((target.n_values, block.cells, -1) if target.transposed else (block.cells, -1))
+    stored = stored_cells(view, block, source)
+    for cells in _chunks(block.cells, source.n_values):
+        piece = stored[:, cells].transpose(1, 0, 2) if source.transposed else stored[cells]
+        if source.type == target.type and not rotation:
+            turned = np.ascontiguousarray(piece).reshape(piece.shape[0], -1)
+        else:
+            rows = np.ascontiguousarray(piece)
+            turned = _from_floats(_rotated(_to_floats(rows, source), rotation), target.type)
+        if target.transposed:
+            into[:, cells] = turned.reshape(turned.shape[0], target.n_values, -1).transpose(1, 0, 2)
+        else:
+            into[cells] = turned
+
+
+def _chunks(cells: int, n_values: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_VALUES // n_values)
+    for start in range(0, cells, step):
+        yield slice(start, min(start + step, cells))
+
+
+def _values_of(view: memoryview, block: StateBlock, tensor: CacheTensor) -> Floats:
+    """(cells, n_values) of a small block."""
+    stored = stored_cells(view, block, tensor)
+    return _to_floats(np.ascontiguousarray(stored.transpose(1, 0, 2) if tensor.transposed else stored), tensor)
+
+
+def _rotated(values: Floats, size: int) -> Floats:
+    """Each ``size`` values of every row times the orthonormal Walsh-Hadamard matrix; as they are with 0."""
+    if not size:
+        return values
+    return (values.reshape(-1, size) @ _hadamard(size)).reshape(values.shape)
+
+
+@cache
+def _hadamard(size: int) -> Floats:
+    matrix = np.ones((1, 1), np.float32)
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return (matrix / np.sqrt(np.float32(size))).astype(np.float32)
+
+
+# --- ggml ------------------------------------------------------------------------------------------------------
+
+
+class _TypeTraits(ctypes.Structure):
+    """struct ggml_type_traits (ggml.h)."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
+        ("from_float_ref", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
+    )
+
+
+@cache
+def _traits(type_id: int) -> Any:
+    """ggml's own conversions for a type, once its description has proved to be laid out as we read it."""
+    get = ggml.ggml_get_type_traits
+    get.restype, get.argtypes = ctypes.POINTER(_TypeTraits), [ctypes.c_int]
+    traits = get(type_id).contents
+    ours = CACHE_TYPES[type_id]
+    if (traits.type_name or b"").decode() != ours.name or (traits.blck_size, traits.type_size) != (
+        ours.block_values,
+        ours.block_bytes,
+    ):
+        raise CannotConvert(f"ggml describes {ours.name} differently")
+    return traits
+
+
+def _to_floats(rows: NDArray[np.uint8], tensor: CacheTensor) -> Floats:
+    """(cells, n_values) from the stored bytes of whole cells."""
+    cells = rows.shape[0]
+    if tensor.type.name == "f32":
+        return rows.reshape(-1).view(np.float32).reshape(cells, tensor.n_values)
+    floats = np.empty((cells, tensor.n_values), np.float32)
+    _traits(tensor.type.id).to_float(rows.ctypes.data, floats.ctypes.data, floats.size)
+    return floats
+
+
+def _from_floats(floats: Floats, cache_type: CacheType) -> NDArray[np.uint8]:
+    """(cells, bytes of a cell) of ``cache_type``."""
+    cells, n_values = floats.shape
+    if cache_type.name == "f32":
+        return np.ascontiguousarray(floats).view(np.uint8)
+    floats = np.ascontiguousarray(floats)
+    rows = np.empty((cells, cache_type.row_bytes(n_values)), np.uint8)
+    _traits(cache_type.id).from_float_ref(floats.ctypes.data, rows.ctypes.data, floats.size)
+    return rows
