@@ -201,9 +201,15 @@ class Worker:
         return self._session, self._prompt
 
     def _set_context(self, settings: ContextSettings) -> None:
+        from kvdesk.backend.llama.session import Cancelled
+
         session, _ = self._ready()
         started = time.monotonic()
-        how = session.change(settings)
+        total = len(session.tokens)
+        try:
+            how = session.change(settings, lambda done: self._send(m.PromptProgress(0, done, total, 0)))
+        except Cancelled:
+            raise EngineError("The change was cancelled; the old settings are back.") from None
         self._send(m.ContextMade(session.facts(how, (time.monotonic() - started) * 1000)))
 
     def _generate(self, command: m.Generate) -> None:

@@ -1,24 +1,21 @@
-"""One llama.cpp context: cells, decoding, cutting back, saving and restoring. Engine and helper processes only.
+"""One llama.cpp context: its cells, decoding and cutting back. Engine and helper processes only.
 
-What the cells mean (which conversation, which tokens) is session.py's; this file only moves them.
+What the cells mean (which conversation, which tokens) is session.py's; saving and restoring them kv_transfer.py's.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import llama_cpp.llama_cpp as lib
 import psutil
 
 from kvdesk.backend.llama import library, report
+from kvdesk.backend.llama.kv_state import cut_keeps_window
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.messages import BufferKind, KvState
 from kvdesk.backend.settings import ContextSettings, pad256
 from kvdesk.errors import ContextFailed, EngineError
-
-PARTIAL_ONLY = 1
-"""LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY (llama.h): only what cannot be rebuilt by cutting back."""
 
 OK, ABORTED = 0, 2
 """What llama_decode returns that is no error (llama.h)."""
@@ -102,18 +99,11 @@ class Context:
     def can_cut(self, position: int) -> bool:
         """Whether tokens from ``position`` on can be dropped and decoding go on there with equal results.
 
-        A sliding window forgets what it has passed: the cells of the last ``n_swa`` positions before ``position``
-        must still exist. Recurrent state has no past at all. (The rule is that of tools/server/server-context.cpp.)
+        llama.cpp does not check windows itself; docs/KV_STATE.md says what happens otherwise.
         """
-        if position >= self.end():
-            return True
-        if position == 0:
-            return True
-        if self.model.is_recurrent or self.model.is_hybrid:
-            return False
-        if not self.model.n_swa or self.settings.swa_full:
-            return True
-        return lib.llama_memory_seq_pos_min(self.memory, 0) <= max(0, position - self.model.n_swa)
+        n_swa = 0 if self.settings.swa_full else self.model.n_swa
+        first = lib.llama_memory_seq_pos_min(self.memory, 0)
+        return position == 0 or cut_keeps_window(position, first, self.end() - 1, n_swa)
 
     def cut(self, position: int) -> bool:
         """Drop everything from ``position`` on; False when llama.cpp refuses (the cells are unchanged then)."""
@@ -122,19 +112,6 @@ class Context:
     def clear(self) -> None:
         """Forget all cells; the buffers stay."""
         lib.llama_memory_clear(self.memory, False)
-
-    def save(self, flags: int = 0) -> bytes:
-        """Sequence 0 as bytes (kv_state.py knows the layout)."""
-        size = lib.llama_state_seq_get_size_ext(self.ptr, 0, flags)
-        buffer = (ctypes.c_uint8 * size)()
-        written = lib.llama_state_seq_get_data_ext(self.ptr, buffer, size, 0, flags)
-        return bytes(memoryview(buffer)[:written])
-
-    def restore(self, state: bytes, flags: int = 0) -> bool:
-        """Put saved cells into sequence 0; False when they do not fit this context (it is empty then)."""
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        done = lib.llama_state_seq_set_data_ext(self.ptr, buffer, len(state), 0, flags)
-        return bool(done)
 
     def kv(self) -> KvState:
         """Cells and bytes, occupied and allocated. A sliding-window cache holds the positions it has not passed."""

@@ -112,6 +112,12 @@ class Model:
         lib.llama_model_meta_val_str(self.ptr, key.encode(), buffer, size + 1)
         return buffer.value.decode("utf-8", "replace")
 
+    @property
+    def joins_cleanly(self) -> bool:
+        """Whether a text's second half, tokenized alone, gets no space put before it (llama-vocab.cpp, add_space_prefix)."""
+        is_spm = lib.llama_vocab_type(self.vocab) == 1  # LLAMA_VOCAB_TYPE_SPM
+        return not is_spm or self.meta("tokenizer.ggml.add_space_prefix") == "false"
+
     @staticmethod
     def _buffer(size: int) -> ctypes.Array[ctypes.c_char]:
         return ctypes.create_string_buffer(size)

@@ -53,7 +53,7 @@ class Prompt:
         Raises EngineError when the template refuses this order of turns.
         """
         text, contents = self.text(turns, continue_last=continue_last)
-        return self._tokenize(text, contents)
+        return self.tokenize(text, contents)
 
     def text(self, turns: Sequence[ChatTurn], *, continue_last: bool = False) -> tuple[str, dict[str, str]]:
         """The prompt as text, and what each mark in it stands for (contents that hold special tokens as text)."""
@@ -76,7 +76,7 @@ class Prompt:
         plain = self._model.tokenize(content, add_special=False, parse_special=False)
         return plain != self._model.tokenize(content, add_special=False, parse_special=True)
 
-    def _tokenize(self, text: str, contents: dict[str, str]) -> list[int]:
+    def tokenize(self, text: str, contents: dict[str, str]) -> list[int]:
         """Template text with its special tokens, contents without. The start token comes first, once, if the vocabulary
         wants one; an end token never does: a prompt is an open text."""
         bos = self._special("bos")

@@ -4,6 +4,7 @@ context grows, changes its settings and forgets. Engine process only; every deci
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +13,28 @@ import llama_cpp.llama_cpp as lib
 
 from kvdesk.backend.llama import context as contexts
 from kvdesk.backend.llama.context import ABORTED, Context
+from kvdesk.backend.llama.kv_convert import convert_state
+from kvdesk.backend.llama.kv_state import CannotConvert
+from kvdesk.backend.llama.kv_transfer import (
+    probe_state,
+    restore_checkpoint,
+    restore_sequence,
+    save_checkpoint,
+    save_sequence,
+)
 from kvdesk.backend.llama.library import AbortFlag
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.messages import ContextFacts, GrowAnswer, GrowStep, KvState
 from kvdesk.backend.settings import ContextSettings, pad256
-from kvdesk.errors import ContextFailed
+from kvdesk.errors import ContextFailed, EngineError
 
 CHECKPOINTS_MAX = 8
 CHECKPOINT_BYTES_MAX = 256 * 1024 * 1024
 """What checkpoints may hold in all; the newest one is kept whatever its size."""
+
+
+SAMPLE_TOKENS = 4
+"""Tokens decoded in the old and the new context to learn how the one's cells become the other's."""
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: the user said stop
@@ -36,7 +50,7 @@ class Checkpoint:
     """What cutting back cannot rebuild (window cells, recurrent state) as it was after ``n_tokens`` tokens."""
 
     n_tokens: int
-    state: bytes
+    state: memoryview
 
 
 GrowQuestion = Callable[[int, int, int, str], GrowAnswer]
@@ -55,6 +69,9 @@ class Session:
         self.tokens: list[int] = []
         self.known: list[int] = []
         """The conversation's tokens that were in the cells at any time: what of it is decoded again was *reread*."""
+        self.text: str | None = None
+        """What ``tokens`` are the tokens of, if that is known: lets a next prompt go on with them and not with others
+        that make the same text."""
         self.checkpoints: list[Checkpoint] = []
         cells, self.limit = contexts.first_cells(settings, lib.llama_model_n_ctx_train(model.ptr))
         self.context = Context(model, settings, cells, abort)
@@ -108,13 +125,14 @@ class Session:
 
     def _return_to(self, checkpoint: Checkpoint) -> bool:
         n = checkpoint.n_tokens
-        restored = self.context.restore(checkpoint.state, contexts.PARTIAL_ONLY)
-        if not (restored and self.context.cut(n) and self.context.end() == n):
+        if not restore_checkpoint(self.context.ptr, checkpoint.state, n):
             return False
         self._truncate(n)
         return True
 
     def _truncate(self, n: int) -> None:
+        if n < len(self.tokens):
+            self.text = None
         del self.tokens[n:]
         self.checkpoints = [c for c in self.checkpoints if c.n_tokens <= n]
 
@@ -123,6 +141,7 @@ class Session:
         self.context.clear()
         self.tokens.clear()
         self.checkpoints.clear()
+        self.text = None
 
     def start_conversation(self, conversation_id: str) -> None:
         """From now on the cells belong to ``conversation_id``; nothing of another one counts as known."""
@@ -138,7 +157,7 @@ class Session:
             return
         if self.checkpoints and self.checkpoints[-1].n_tokens == len(self.tokens):
             return
-        self.checkpoints.append(Checkpoint(len(self.tokens), self.context.save(contexts.PARTIAL_ONLY)))
+        self.checkpoints.append(Checkpoint(len(self.tokens), save_checkpoint(self.context.ptr)))
         while len(self.checkpoints) > CHECKPOINTS_MAX or (
             len(self.checkpoints) > 1 and sum(len(c.state) for c in self.checkpoints) > CHECKPOINT_BYTES_MAX
         ):
@@ -239,7 +258,7 @@ class Session:
         """Move everything into a context of ``cells``. Raises ContextFailed with the old size back in place."""
         started = time.monotonic()
         before = self.context.n_ctx
-        state = self.context.save() if self.tokens else b""
+        state = self._saved()
         self.context.close()
         try:
             made = Context(self.model, self.settings, cells, self.abort)
@@ -253,44 +272,84 @@ class Session:
     on_grown: Callable[[GrowStep], None] = staticmethod(lambda step: None)
     """Called after each change of size."""
 
-    def _put_back(self, made: Context, state: bytes) -> None:
+    def _saved(self) -> memoryview | None:
+        return save_sequence(self.context.ptr) if self.tokens else None
+
+    def _put_back(self, made: Context, state: memoryview | None) -> None:
         self.context = made
-        if state and not made.restore(state):
-            made.clear()
-            self.tokens = []
-            self.checkpoints = []
+        if state is not None and not restore_sequence(made.ptr, state):
+            self.forget()
 
     # --- changing settings ---------------------------------------------------------------------------------------
 
-    def change(self, settings: ContextSettings) -> str:
-        """Make the context anew with ``settings`` and say what became of the cells ("new", "moved", "dropped").
+    def change(self, settings: ContextSettings, on_progress: Callable[[int], None] | None = None) -> str:
+        """Make the context anew with ``settings`` and keep the conversation's cells: "moved" where types and flash
+        attention stay, "converted" where they can be rewritten, else "reread"; "new" when there were none, "dropped"
+        when the new length does not hold them.
 
-        Raises ContextFailed with the old settings back in place.
+        Raises ContextFailed, or Cancelled out of a rereading; the old settings and cells are back in place then.
         """
-        old_settings, old_limit = self.settings, self.limit
+        old, old_cells = (self.settings, self.limit), self.context.n_ctx
+        tokens, checkpoints = list(self.tokens), list(self.checkpoints)
         cells, limit = contexts.first_cells(settings, lib.llama_model_n_ctx_train(self.model.ptr))
-        cells = min(limit, max(cells, pad256(len(self.tokens) + 1)))
-        state = self.context.save() if self.tokens else b""
-        before = self.context.n_ctx
+        cells = min(limit, max(cells, pad256(len(tokens) + 1)))
+        state = self._saved()
+        sample = self._sample() if state is not None and _other_cells(self.settings, settings) else None
         self.context.close()
         try:
-            made = Context(self.model, settings, cells, self.abort)
-        except ContextFailed:
-            self._put_back(Context(self.model, old_settings, before, self.abort), state)
+            self.context = Context(self.model, settings, cells, self.abort)
+            self.settings, self.limit = settings, max(limit, self.context.n_ctx)
+            return self._fill(state, sample, tokens, on_progress)
+        except (ContextFailed, EngineError, Cancelled):
+            self.context.close()
+            self.settings, self.limit = old
+            self._put_back(Context(self.model, self.settings, old_cells, self.abort), state)
+            self.tokens, self.checkpoints = tokens, checkpoints
             raise
-        self.settings, self.limit = settings, max(limit, made.n_ctx)
-        self.context = made
-        if not state:
+
+    def _sample(self) -> memoryview | None:
+        """The first tokens' cells as this context holds them, to learn a conversion from; empties the context."""
+        try:
+            return probe_state(self.context.ptr, self.tokens[:SAMPLE_TOKENS])
+        except EngineError:
+            return None
+
+    def _fill(
+        self,
+        state: memoryview | None,
+        sample: memoryview | None,
+        tokens: list[int],
+        on_progress: Callable[[int], None] | None,
+    ) -> str:
+        """Give the new, empty context the ``tokens`` whose old cells are ``state``."""
+        made = self.context
+        if state is None:
             return "new"
-        if len(self.tokens) < made.n_ctx and made.restore(state):
+        if len(tokens) >= made.n_ctx:
+            self.forget()
+            return "dropped"
+        if sample is None and restore_sequence(made.ptr, state):
             return "moved"
-        self.limit = limit if limit != old_limit else self.limit
+        if sample is not None:
+            self.checkpoints.clear()
+            try:
+                target = probe_state(made.ptr, tokens[:SAMPLE_TOKENS])
+                if restore_sequence(made.ptr, convert_state(state, target, sample)):
+                    return "converted"
+            except (CannotConvert, EngineError) as reason:
+                print(f"cells are read again, not converted: {reason}", file=sys.stderr)
         self.forget()
-        return "dropped"
+        self.feed(tokens, lambda *_: GrowAnswer("grow"), on_progress)
+        return "reread"
 
     def close(self) -> None:
         """Free the context."""
         self.context.close()
+
+
+def _other_cells(a: ContextSettings, b: ContextSettings) -> bool:
+    """Whether cells made with ``a`` look different with ``b``."""
+    return (a.type_k, a.type_v, a.flash_attn) != (b.type_k, b.type_v, b.flash_attn)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

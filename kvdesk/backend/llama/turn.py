@@ -78,6 +78,7 @@ class Turn:
         self._completion = 0
         self._first_token: float | None = None
         self._flushed = 0.0
+        self._prompt_text = ""
 
     def run(self) -> None:
         """Answer, and send TurnFinished with why it ended.
@@ -110,6 +111,7 @@ class Turn:
         except ContextFull:
             prompt_s, reason = time.monotonic() - prompt_started, StopReason.CONTEXT_FULL
         self._flush()
+        self._note_text(tokens)
         session.note_known()
         session.checkpoint()
         generated_s = time.monotonic() - self._first_token if self._first_token else 0.0
@@ -132,13 +134,19 @@ class Turn:
             )
         )
 
+    def _note_text(self, tokens: list[int]) -> None:
+        """If the cells hold this prompt and what was generated, remember which text that is."""
+        session = self._session
+        if self._prompt_text and session.tokens[: len(tokens)] == tokens:
+            session.text = self._prompt_text + session.model.text(session.tokens[len(tokens) :])
+
     # --- the prompt ---------------------------------------------------------------------------------------------
 
     def _fitting_prompt(self) -> tuple[list[ChatTurn], list[int]]:
         """Turns and tokens that leave room for a reply, the oldest turns forgotten if the policy says so."""
         request, limit = self._request, self._session.limit
         turns = list(request.turns)
-        tokens = self._prompt.tokens(turns, continue_last=request.continue_last)
+        tokens = self._tokens(turns)
         whole = len(tokens)
         if whole >= limit and request.overflow not in FORGETTING:
             raise PromptTooLong(
@@ -156,7 +164,7 @@ class Turn:
                 break
             forgotten += after - first
             del turns[first:after]
-            tokens = self._prompt.tokens(turns, continue_last=request.continue_last)
+            tokens = self._tokens(turns)
         if len(tokens) >= limit:
             raise PromptTooLong(
                 f"The last message alone has {len(tokens):,} tokens and the context {limit:,}; shorten it or choose "
@@ -167,6 +175,15 @@ class Turn:
         if forgotten:
             self._send(Forgot(request.request_id, forgotten, whole - len(tokens)))
         return turns, tokens
+
+    def _tokens(self, turns: Sequence[ChatTurn]) -> list[int]:
+        """The prompt's tokens; where its text goes on from what the cells hold, those very tokens and then the rest."""
+        text, contents = self._prompt.text(turns, continue_last=self._request.continue_last)
+        session, self._prompt_text = self._session, "" if contents else text
+        if session.text and not contents and text.startswith(session.text) and session.model.joins_cleanly:
+            rest = text[len(session.text) :]
+            return session.tokens + session.model.tokenize(rest, add_special=False, parse_special=True)
+        return self._prompt.tokenize(text, contents)
 
     def _kept_prefix(self, turns: Sequence[ChatTurn]) -> int:
         """Tokens at the front that are never forgotten: the system prompt with what the template puts around it."""

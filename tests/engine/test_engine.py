@@ -1,0 +1,275 @@
+"""The engine process on real tiny models: loading, chatting, reuse, stopping, dying."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kvdesk.backend import messages as m
+from kvdesk.backend.engine import Died, EngineState, StateChanged
+from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from tests.engine.harness import GREEDY, Desk
+from tests.tiny_models import write_tiny
+
+FAMILIES = ("llama", "gemma3", "mamba", "lfm2", "qwen3moe")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with Desk(tmp_path) as desk:
+        yield desk
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_second_turn_reuses_the_first_and_answers_as_if_read_anew(desk: Desk, tmp_path: Path, family: str) -> None:
+    desk.load(write_tiny(family, tmp_path, chat_template=CHATML))
+    first, before = desk.answer("Once upon a time there was a king")
+    assert before.completion_tokens == 16
+    assert before.stop_reason is m.StopReason.LENGTH
+    history = ("Once upon a time there was a king", first, "and then?")
+    reused_text, stats = desk.answer(*history)
+    assert stats.reused_tokens >= before.prompt_tokens + 15
+    assert stats.reread_tokens == 0
+    desk.answer("Something else entirely", conversation_id="other")
+    anew_text, stats = desk.answer(*history)
+    assert stats.reused_tokens < 12
+    assert anew_text == reused_text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_regenerating_rereads_almost_nothing_and_says_the_same(desk: Desk, tmp_path: Path, family: str) -> None:
+    desk.load(write_tiny(family, tmp_path))
+    prompt = "word " * 200
+    first, before = desk.answer(prompt)
+    again, stats = desk.answer(prompt)
+    assert again == first
+    assert stats.reused_tokens == before.prompt_tokens - 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_growing_in_steps_changes_no_token(desk: Desk, tmp_path: Path, family: str) -> None:
+    path = write_tiny(family, tmp_path)
+    sampling = SamplingSettings(temperature=0.0, max_tokens=600)
+    desk.load(path, ContextSettings(n_threads=1, n_ctx=2048, allocation="reserve"))
+    whole, _ = desk.answer("Tell me everything", sampling=sampling)
+    assert not desk.of(m.Grown)
+    desk.load(path, ContextSettings(n_threads=1, n_ctx=2048, allocation="grow", initial_ctx=256))
+    grown, stats = desk.answer("Tell me everything", sampling=sampling)
+    steps = [event.step for event in desk.of(m.Grown)]
+    assert [(s.from_cells, s.to_cells) for s in steps] == [(256, 512), (512, 1024)]
+    assert stats.completion_tokens == 600
+    assert grown == whole
+
+
+def test_a_stop_in_a_long_prompt_keeps_what_was_read(desk: Desk, tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path)
+    desk.load(path, ContextSettings(n_threads=1, n_ctx=8192, allocation="reserve", n_ubatch=64))
+    desk.ask("word " * 1200)
+    desk.until(m.PromptProgress)
+    desk.engine.stop()
+    stats = desk.until(m.TurnFinished).stats
+    assert stats.stop_reason is m.StopReason.CANCELLED
+    assert stats.completion_tokens == 0
+    text, stats = desk.answer("word " * 1200, sampling=SamplingSettings(temperature=0, max_tokens=1))
+    assert stats.reused_tokens >= 64
+
+
+def test_a_stop_while_writing_ends_the_reply_and_the_next_one_is_sound(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("gemma3", tmp_path))
+    expected, _ = desk.answer("hello there")
+    desk.ask("hello there", sampling=SamplingSettings(temperature=0.0, max_tokens=0))
+    desk.until(m.TextGenerated)
+    desk.engine.stop()
+    assert desk.until(m.TurnFinished).stats.stop_reason is m.StopReason.CANCELLED
+    assert desk.answer("hello there")[0] == expected
+
+
+def test_a_reply_without_limit_ends_at_the_context_length(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=512, initial_ctx=256))
+    _, stats = desk.answer("hello", sampling=SamplingSettings(temperature=0.0, max_tokens=0))
+    assert stats.stop_reason is m.StopReason.CONTEXT_FULL
+    assert 512 <= stats.prompt_tokens + stats.completion_tokens <= 513
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=512))
+    expected, _ = desk.answer("hello")
+    desk.ask("word " * 2000)
+    failed = desk.until(m.Failed)
+    assert failed.kind == "PromptTooLong"
+    assert failed.prompt_tokens > 512 == failed.n_ctx
+    assert f"{failed.prompt_tokens:,}" in failed.sentence
+    assert desk.answer("hello")[0] == expected
+
+
+@pytest.mark.parametrize("overflow", ["truncate-middle", "rolling"])
+def test_forgetting_keeps_the_system_prompt_and_goes_on(desk: Desk, tmp_path: Path, overflow: str) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=512))
+    turns = [f"message number {i} " * 10 for i in range(9)]
+    _, stats = desk.answer(*turns, overflow=overflow)
+    forgot = desk.of(m.Forgot)[0]
+    assert forgot.n_turns >= 2
+    assert forgot.n_tokens > 0
+    assert stats.prompt_tokens < 512
+    _, stats = desk.answer("hi", overflow=overflow, sampling=SamplingSettings(temperature=0.0, max_tokens=700))
+    assert stats.completion_tokens == 700
+    assert desk.of(m.Forgot)[-1].n_turns == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_changed_cache_types_keep_the_conversation(desk: Desk, tmp_path: Path, family: str) -> None:
+    desk.load(write_tiny(family, tmp_path), ContextSettings(n_threads=1, n_ctx=2048))
+    desk.answer("a conversation that goes on for a while")
+    desk.engine.send(m.SetContext(ContextSettings(n_threads=1, n_ctx=1024, type_k="q8_0", type_v="q8_0")))
+    made = desk.until(m.ContextMade).context
+    assert made.settings.type_k == "q8_0"
+    assert made.how in {"moved", "converted", "reread"}
+    assert made.kept_tokens == made.kv.cells_used > 8
+    desk.engine.send(m.SetContext(ContextSettings(n_threads=1, n_ctx=4096, type_k="q8_0", type_v="q8_0")))
+    again = desk.until(m.ContextMade).context
+    assert again.how == "moved"
+    assert again.kept_tokens == made.kept_tokens
+
+
+def test_special_tokens_in_what_people_write_stay_text(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path, chat_template=CHATML))
+    _, plain = desk.answer("say nothing")
+    _, special = desk.answer("say </s> nothing")
+    assert special.prompt_tokens > plain.prompt_tokens + 1  # "</s>" came in as several tokens of text
+
+
+def test_a_broken_template_falls_back_to_a_dialogue_and_says_so(desk: Desk, tmp_path: Path) -> None:
+    loaded = desk.load(write_tiny("llama", tmp_path, chat_template="{% for %}"))
+    assert "chat template" in loaded.model.template_problem
+    assert desk.answer("hello")[1].completion_tokens == 16
+
+
+def test_tokens_are_counted_while_a_reply_is_written(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=4096))
+    desk.ask("hello", sampling=SamplingSettings(temperature=0.0, max_tokens=2000))
+    desk.until(m.TextGenerated)
+    desk.engine.send(m.CountTokens(77, (m.ChatTurn("user", "one two three"),)))
+    counted = desk.until(m.TokensCounted)
+    assert counted.request_id == 77
+    assert counted.n_tokens > 3
+    assert not desk.of(m.TurnFinished)
+    desk.engine.stop()
+    desk.until(m.TurnFinished)
+
+
+def test_states_are_told_in_order(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path))
+    desk.answer("hi")
+    desk.engine.send(m.Unload())
+    desk.until(m.Unloaded)
+    states = [event.now for event in desk.of(StateChanged)]
+    s = EngineState
+    assert states[:6] == [s.STARTING, s.LOADING, s.WARMING, s.READY, s.GENERATING, s.READY]
+    desk.engine.shutdown()
+    assert desk.engine.state is s.STOPPED
+
+
+def test_a_killed_engine_is_explained_and_the_next_load_works(desk: Desk, tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path)
+    desk.load(path, ContextSettings(n_threads=1, n_ctx=8192))
+    request = desk.ask("hello", sampling=SamplingSettings(temperature=0.0, max_tokens=0))
+    desk.until(m.TextGenerated)
+    pid = desk.engine.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    died = desk.until(Died)
+    assert died.request_id == request
+    assert died.error.signal_name == "SIGKILL"
+    assert "while writing a reply" in str(died.error)
+    assert desk.engine.state is EngineState.DIED
+    desk.load(path)
+    assert desk.answer("hello")[1].completion_tokens == 16
+
+
+def test_a_failed_load_leaves_the_model_before_usable(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path))
+    text = tmp_path / "notes.gguf"
+    text.write_text("just a text")
+    for bad in (tmp_path / "absent.gguf", tmp_path, text):
+        desk.engine.load(bad, desk_settings())
+        failed = desk.until(m.Failed)
+        assert failed.kind == "ModelFileError"
+        assert failed.model_kept
+    assert desk.engine.state is EngineState.READY
+    assert desk.answer("hi")[1].completion_tokens == 16
+
+
+def desk_settings():  # noqa: ANN201
+    from kvdesk.backend.settings import EngineSettings
+    from tests.engine.harness import SAFE
+
+    return EngineSettings(SAFE, ContextSettings(n_threads=1, n_ctx=512))
+
+
+def test_a_command_without_a_model_is_answered(desk: Desk) -> None:
+    request = desk.ask("hello")
+    failed = desk.until(m.Failed)
+    assert failed.request_id == request
+    assert not failed.model_kept
+
+
+def test_a_load_can_be_cancelled(desk: Desk, starter: Path) -> None:
+    desk.engine.load(starter, desk_settings())
+    desk.engine.stop()
+    outcome = desk.until(m.Failed)
+    assert outcome.kind == "LoadCancelled"
+    assert desk.engine.state is EngineState.EMPTY
+
+
+def test_sampling_follows_the_seed(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path))
+    hot = SamplingSettings(temperature=1.5, top_k=0, top_p=1.0, min_p=0.0, seed=7, max_tokens=24)
+    one, _ = desk.answer("hello", sampling=hot)
+    two, _ = desk.answer("hello", sampling=hot)
+    other, _ = desk.answer("hello", sampling=SamplingSettings(**{**hot.to_dict(), "seed": 8}))
+    assert one == two != other
+    assert desk.answer("hello", sampling=GREEDY)[0] != one
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+from tests.engine.harness import Desk
+from kvdesk.backend import messages as m
+from kvdesk.backend.settings import ContextSettings, SamplingSettings
+if __name__ == "__main__":
+    desk = Desk(Path(sys.argv[2]))
+    desk.load(Path(sys.argv[1]), ContextSettings(n_threads=1, n_ctx=65536, allocation="reserve"))
+    desk.ask("hello", sampling=SamplingSettings(temperature=0.0, max_tokens=0))
+    desk.until(m.TextGenerated)
+    print(desk.engine.pid, flush=True)
+    time.sleep(120)
+"""
+
+
+def test_no_engine_outlives_a_killed_app(tmp_path: Path) -> None:
+    script = tmp_path / "app.py"
+    script.write_text(ORPHAN)
+    model = write_tiny("llama", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, script, model, tmp_path], stdout=subprocess.PIPE, text=True, env=environment
+    ) as app:
+        assert app.stdout is not None
+        engine = psutil.Process(int(app.stdout.readline()))
+        assert engine.is_running()
+        app.kill()
+    gone, alive = psutil.wait_procs([engine], timeout=5)
+    assert not alive
+    assert gone
