@@ -310,7 +310,8 @@ def make_plan(
     batch: its compute buffers are what the first batch touches. ``max_n_ctx`` is the longest context known to fit.
     """
     by_name = {reading.name: reading for reading in readings}
-    domains = [Device("CPU", "", "cpu", None, None), *(d for d in footprint.devices if d.kind not in ("cpu", "accel"))]
+    cpu = next((d for d in footprint.devices if d.kind == "cpu"), Device("CPU", "", "cpu", None, None))
+    domains = [cpu, *(d for d in footprint.devices if d.kind not in ("cpu", "accel"))]
     rows = tuple(
         _device_plan(domain, footprint, first_batch, by_name.get(domain_name(domain.name)), overheads, margin_bytes)
         for domain in domains
@@ -347,7 +348,9 @@ def kv_plan(footprint: Footprint, formula_bytes: int | None) -> KvPlan:
         for cache in footprint.caches
         if cache.cells == footprint.n_ctx_seq
     )
-    return KvPlan(per_token, footprint.n_ctx, footprint.bytes_of(BufferKind.KV), formula_bytes)
+    return KvPlan(
+        per_token, footprint.n_ctx if footprint.caches else 0, footprint.bytes_of(BufferKind.KV), formula_bytes
+    )
 
 
 def growth_cost(before: MemoryPlan, after: MemoryPlan, occupied_bytes: int, margin_ignored: bool = False) -> GrowthCost:

@@ -22,12 +22,14 @@ from kvdesk.backend.llama import breakdown, library, report
 from kvdesk.backend.llama.context import context_params
 from kvdesk.backend.llama.model import LOAD_MODE_NONE, model_params
 from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, pad256
 from kvdesk.errors import PlanError, SettingsError
 
 _MIB = 1024 * 1024
 _DEBUG = 1
 """GGML_LOG_LEVEL_DEBUG (ggml.h)."""
+LONGEST_ASKED = 2**21
+"""Cells that are really asked for: llama.cpp keeps 52 bytes of books for each even in a dry run."""
 LAZY_TENSOR = "per_layer_token_embd.weight"
 LAZY_LEAST_BYTES = 4 * 1024**3
 """Read on demand and mapped apart from the rest when larger than this (llama-model-loader.cpp, lazy_read::add)."""
@@ -99,6 +101,8 @@ class PlannedModel:
 
         Raises SettingsError when llama.cpp refuses the settings.
         """
+        if (settings.n_ctx or self._n_ctx_train) > LONGEST_ASKED:
+            return self._extrapolated(settings)
         shares, lines, n_ctx, n_ctx_seq = self._plan(settings)
         caches = report.caches(lines)
         output = [b for b in report.buffers(lines) if b.kind is BufferKind.OUTPUT]
@@ -119,6 +123,32 @@ class PlannedModel:
             caches=caches,
             devices=self._devices,
             n_vocab=self.n_vocab,
+        )
+
+    def _extrapolated(self, settings: ContextSettings) -> Footprint:
+        """The footprint of a context too long to ask for; by then everything grows in a straight line."""
+        n_ctx = pad256(settings.n_ctx or self._n_ctx_train)
+        half, whole = (
+            self.footprint(dataclasses.replace(settings, n_ctx=n)) for n in (LONGEST_ASKED // 2, LONGEST_ASKED)
+        )
+        share = (n_ctx - half.n_ctx) / (whole.n_ctx - half.n_ctx)
+
+        def on(low: int, high: int) -> int:
+            return round(low + (high - low) * share)
+
+        return dataclasses.replace(
+            whole,
+            settings=EngineSettings(self.settings, settings),
+            n_ctx=n_ctx,
+            n_ctx_seq=on(half.n_ctx_seq, whole.n_ctx_seq),
+            buffers=tuple(
+                dataclasses.replace(b, size_bytes=on(a.size_bytes, b.size_bytes))
+                for a, b in zip(half.buffers, whole.buffers, strict=True)
+            ),
+            caches=tuple(
+                dataclasses.replace(b, cells=on(a.cells, b.cells), size_bytes=on(a.size_bytes, b.size_bytes))
+                for a, b in zip(half.caches, whole.caches, strict=True)
+            ),
         )
 
     def close(self) -> None:

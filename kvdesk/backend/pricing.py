@@ -1,0 +1,274 @@
+"""Joins dry run, estimate, calibration and plan: one model's configurations priced, fitted, drawn and compared.
+
+Blocking calls, for one thread at a time: planner.py's thread behind the window, or the command line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from kvdesk.backend import options
+from kvdesk.backend.calibration import Calibration
+from kvdesk.backend.cost_line import CostLine
+from kvdesk.backend.dry_run import DryRun
+from kvdesk.backend.estimate import estimate
+from kvdesk.backend.explain import TABLE_LENGTHS, TABLE_TYPES, formula_bytes
+from kvdesk.backend.footprint import Footprint
+from kvdesk.backend.messages import BufferKind
+from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.plan import (
+    DEFAULT_MARGIN_BYTES,
+    CapacityCell,
+    Curve,
+    CurvePoint,
+    GrowthCost,
+    MemoryPlan,
+    Reading,
+    growth_cost,
+    make_plan,
+    with_max_n_ctx,
+)
+from kvdesk.backend.settings import ContextSettings, EngineSettings, pad256
+from kvdesk.errors import PlanError, SettingsError
+
+log = logging.getLogger(__name__)
+
+SHORTEST = 256
+CURVE_POINTS = 128
+
+
+class Pricer:
+    """Prices configurations of ``model``. The helper process starts with the first question."""
+
+    def __init__(self, model: ModelFile, calibration: Calibration, margin_bytes: int = DEFAULT_MARGIN_BYTES) -> None:
+        self.model = model
+        self.margin_bytes = margin_bytes
+        self._calibration = calibration
+        self._dry_run = DryRun(model)
+        self._failed = ""
+        self._lines: dict[tuple[EngineSettings, int], CostLine] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.let_go()
+
+    @property
+    def helper_pid(self) -> int | None:
+        """The dry-run helper's process id while it lives."""
+        return self._dry_run.pid
+
+    def let_go(self) -> None:
+        """End the helper process; what it answered stays known."""
+        self._dry_run.let_go()
+
+    def check(self, settings: EngineSettings) -> None:
+        """Raise SettingsError, with the nearest possible settings, for what llama.cpp would refuse."""
+        options.check(settings, self.model)
+
+    def footprint(self, settings: EngineSettings) -> Footprint:
+        """What ``settings`` would allocate: by dry run, or by arithmetic where llama.cpp cannot be asked.
+
+        Raises SettingsError, with the nearest possible settings, when llama.cpp refuses them.
+        """
+        self.check(settings)
+        if self._failed:
+            return estimate(self.model, settings, (self._failed,))
+        try:
+            return self._dry_run.ask(settings)
+        except SettingsError as error:
+            raise SettingsError(str(error), self._nearest(settings)) from error
+        except PlanError as error:
+            log.warning("dry run of %s failed: %s", self.model.path, error)
+            warning = f"{error} The figures are an estimate."
+            if not self._answers_defaults(settings):
+                self._failed = warning
+            return estimate(self.model, settings, (warning,))
+
+    def plan(
+        self,
+        settings: EngineSettings,
+        readings: Sequence[Reading],
+        *,
+        with_max: bool = True,
+        with_options: bool = False,
+    ) -> MemoryPlan:
+        """``settings`` held against the machine. ``with_max`` also finds the longest context that fits; ``with_options``
+        prices ways out when it does not fit. Raises as ``footprint``."""
+        footprint = self.footprint(settings)
+        batch = min(footprint.n_ctx, settings.context.n_ubatch * settings.context.n_seq_max)
+        draft = make_plan(
+            footprint,
+            readings,
+            self._calibration.overheads(self.model, footprint),
+            self.margin_bytes,
+            first_batch=self.footprint(_with_n_ctx(settings, pad256(batch))),
+            formula_bytes=formula_bytes(self.model, footprint.n_ctx, settings.context),
+        )
+        draft = replace(draft, warnings=(*draft.warnings, *self._warnings(footprint)))
+        if with_max:
+            draft = with_max_n_ctx(draft, self.longest(settings, readings))
+        if with_options and draft.fits is False:
+            priced = options.ranked(draft, self.model, lambda changed: self._priced(changed, readings))
+            draft = replace(draft, options=priced)
+        return draft
+
+    def longest(self, settings: EngineSettings, readings: Sequence[Reading]) -> int | None:
+        """The longest context (a multiple of 256 for every sequence) that stays under every line, at most the model's
+        own; None when not even the shortest does or no line is known. Confirmed by a dry run of just that length."""
+        limits = self._limits(settings, readings)
+        if all(limit is None for limit in limits.values()):
+            return None
+        line = self._line(settings)
+        longest = line.longest_within(limits)
+        step = SHORTEST * settings.context.n_seq_max
+        while longest and not _within(self._price(settings, longest), limits):
+            longest = longest - step if longest > step else None
+        return longest
+
+    def curve(
+        self, settings: EngineSettings, types: Sequence[tuple[str, str]], readings: Sequence[Reading],
+        points: int = CURVE_POINTS,
+    ) -> tuple[Curve, ...]:  # fmt: skip
+        """Memory against context length for each pair of cache types; a pair that llama.cpp refuses is left out."""
+        curves: list[Curve] = []
+        for type_k, type_v in types:
+            chosen = replace(settings, context=replace(settings.context, type_k=type_k, type_v=type_v))
+            try:
+                curves.append(self._curve(chosen, readings, points))
+            except SettingsError:
+                continue
+        return tuple(curves)
+
+    def capacity(
+        self, settings: EngineSettings, n_seqs: Sequence[int], lengths: Sequence[int], readings: Sequence[Reading]
+    ) -> tuple[CapacityCell, ...]:
+        """How many conversations of how many tokens fit: each of ``n_seqs`` against each of ``lengths``."""
+        cells: list[CapacityCell] = []
+        for n_seq in n_seqs:
+            for length in lengths:
+                context = replace(settings.context, n_seq_max=n_seq, n_ctx=pad256(length) * n_seq)
+                plan = self.plan(replace(settings, context=context), readings, with_max=False)
+                cells.append(CapacityCell(n_seq, plan.n_ctx_seq, plan.total_bytes, plan.kv.total_bytes, plan.fits))
+        return tuple(cells)
+
+    def growth(
+        self, settings: EngineSettings, from_cells: int, to_cells: int, occupied_bytes: int,
+        readings: Sequence[Reading], *, margin_ignored: bool = False,
+    ) -> GrowthCost:  # fmt: skip
+        """What growing the context from ``from_cells`` to ``to_cells`` needs with ``occupied_bytes`` in use."""
+        before, after = (
+            self.plan(_with_n_ctx(settings, cells), readings, with_max=False) for cells in (from_cells, to_cells)
+        )
+        return growth_cost(before, after, occupied_bytes, margin_ignored)
+
+    def kv_table(self, settings: EngineSettings) -> dict[int, dict[str, int | None]]:
+        """Context length -> cache type -> KV bytes, at 8K, 32K, 128K and the model's own length; None where refused."""
+        lengths = sorted({*TABLE_LENGTHS, self.model.n_ctx_train or TABLE_LENGTHS[0]})
+        return {length: {name: self._kv_bytes(settings, length, name) for name in TABLE_TYPES} for length in lengths}
+
+    # --- inner workings ------------------------------------------------------------------------------------------
+
+    def _kv_bytes(self, settings: EngineSettings, length: int, cache_type: str) -> int | None:
+        context = replace(settings.context, n_ctx=pad256(length), type_k=cache_type, type_v=cache_type)
+        try:
+            return self.footprint(replace(settings, context=context)).bytes_of(BufferKind.KV)
+        except SettingsError:
+            return None
+
+    def _priced(self, settings: EngineSettings, readings: Sequence[Reading]) -> MemoryPlan | None:
+        """A plan for an option; None when llama.cpp refuses it."""
+        try:
+            return self.plan(settings, readings)
+        except SettingsError:
+            return None
+
+    def _price(self, settings: EngineSettings, n_ctx: int) -> dict[str, int]:
+        footprint = self.footprint(_with_n_ctx(settings, n_ctx))
+        plan = make_plan(footprint, (), self._calibration.overheads(self.model, footprint), self.margin_bytes)
+        return {device.name: device.total_bytes for device in plan.devices}
+
+    def _line(self, settings: EngineSettings) -> CostLine:
+        """Cost against context length for these settings, to the model's own length or the one asked for; kept."""
+        context = settings.context
+        step = SHORTEST * context.n_seq_max
+        own = min(pad256(self.model.n_ctx_train) * context.n_seq_max, options.MOST_N_CTX)
+        highest = max(step, own, pad256(context.n_ctx))
+        key = (_with_n_ctx(settings, 0), highest)
+        if key not in self._lines:
+            window = (self.model.sliding_window or 0) + context.n_ubatch
+            bends = (context.n_ubatch, pad256(window) * context.n_seq_max)
+            self._lines[key] = CostLine(lambda n: self._price(settings, n), step, highest, step, bends)
+        return self._lines[key]
+
+    def _limits(self, settings: EngineSettings, readings: Sequence[Reading]) -> dict[str, int | None]:
+        """Each domain's OOM line."""
+        plan = self.plan(_with_n_ctx(settings, SHORTEST * settings.context.n_seq_max), readings, with_max=False)
+        return {device.name: device.oom_line_bytes for device in plan.devices}
+
+    def _curve(self, settings: EngineSettings, readings: Sequence[Reading], points: int) -> Curve:
+        line = self._line(settings)
+        limits = self._limits(settings, readings)
+        crossing = line.longest_within(limits) if any(limits.values()) else None
+        device = _first_to_fill(line, limits)
+        lengths = curve_lengths(line.highest, points, SHORTEST * settings.context.n_seq_max)
+        drawn = tuple(CurvePoint(n, sum((price := line.at(n)).values()), price[device]) for n in lengths)
+        context = settings.context
+        return Curve(context.type_k, context.type_v, drawn, device, limits.get(device), crossing)
+
+    def _warnings(self, footprint: Footprint) -> tuple[str, ...]:
+        trained = self.model.n_ctx_train
+        if trained and footprint.n_ctx_seq > pad256(trained):
+            return (f"The model was trained for {trained:,} tokens; beyond that its answers get worse.",)
+        return ()
+
+    def _answers_defaults(self, settings: EngineSettings) -> bool:
+        """After a failure: whether llama.cpp can plan this model at all, so that only these settings kill it."""
+        plain = replace(settings, context=ContextSettings(n_ctx=512))
+        try:
+            self._dry_run.ask(plain)
+        except (PlanError, SettingsError):
+            return False
+        return True
+
+    def _nearest(self, settings: EngineSettings) -> EngineSettings | None:
+        """The first of a few changes that llama.cpp accepts."""
+        for changed in options.neighbours(settings):
+            try:
+                self.check(changed)
+                self._dry_run.ask(changed)
+            except (SettingsError, PlanError):
+                continue
+            return changed
+        return None
+
+
+def curve_lengths(highest: int, points: int = CURVE_POINTS, step: int = SHORTEST) -> tuple[int, ...]:
+    """At most ``points`` multiples of ``step`` from ``step`` to ``highest``, evenly spread."""
+    count = max(1, highest // step)
+    if count <= points:
+        return tuple(step * n for n in range(1, count + 1))
+    return tuple(sorted({step * round(1 + (count - 1) * n / (points - 1)) for n in range(points)}))
+
+
+def _with_n_ctx(settings: EngineSettings, n_ctx: int) -> EngineSettings:
+    return replace(settings, context=replace(settings.context, n_ctx=n_ctx))
+
+
+def _within(price: Mapping[str, int], limits: Mapping[str, int | None]) -> bool:
+    return all((limit := limits.get(name)) is None or size <= limit for name, size in price.items())
+
+
+def _first_to_fill(line: CostLine, limits: Mapping[str, int | None]) -> str:
+    """The domain whose line is crossed first, or else comes nearest at full length."""
+    room: Callable[[str], int] = lambda name: (limits[name] or 0) - full[name]  # noqa: E731
+    full = line.at(line.highest)
+    known = [name for name in full if limits.get(name) is not None and full[name]]
+    return min(known, key=room) if known else next(iter(full))
