@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -108,9 +109,9 @@ class Nvml:
 
 
 def pci_address(text: str) -> str:
-    """A PCI address as ggml writes it: "00000000:C1:00.0" becomes "0000:c1:00.0"; "" stays ""."""
-    domain, colon, rest = text.strip().lower().partition(":")
-    return f"{domain[-4:].zfill(4)}:{rest}" if colon else ""
+    """A PCI address as ggml writes it: "00000000:C1:00.0" becomes "0000:c1:00.0"; "" for what is none."""
+    match = re.fullmatch(r"([0-9a-f]{4,8}):([0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])", text.strip().lower())
+    return f"{int(match[1], 16):04x}:{match[2]}" if match else ""
 
 
 def _text(value: Any) -> str:
