@@ -53,6 +53,11 @@ def fallback_file() -> Path:
     return data_dir() / "fallback.json"
 
 
+def calibration_file() -> Path:
+    """What first loads on this machine taught, and how predictions were met (backend/calibration.py)."""
+    return data_dir() / "calibration.json"
+
+
 def is_frozen() -> bool:
     """True inside a PyInstaller bundle."""
     return bool(getattr(sys, "frozen", False))

@@ -405,7 +405,7 @@ def _device_plan(
     untouched = 0
     if first_batch is not None and name == RAM:
         untouched = max(0, kinds[BufferKind.COMPUTE] - first_batch.bytes_on(device.name, BufferKind.COMPUTE))
-    ceiling = reading.ceiling_bytes if reading else None
+    capacity, others, ceiling = _room(device, reading)
     if ceiling is not None:
         ceiling += footprint.helper_device_bytes.get(device.name, 0)
     return DevicePlan(
@@ -422,11 +422,19 @@ def _device_plan(
         overhead_learned=overhead.learned,
         total_bytes=total,
         resident_bytes=total - untouched,
-        capacity_bytes=reading.capacity_bytes if reading else None,
-        others_bytes=reading.others_bytes if reading else None,
+        capacity_bytes=capacity,
+        others_bytes=others,
         ceiling_bytes=ceiling,
         oom_line_bytes=None if ceiling is None else max(0, ceiling - margin_bytes),
     )
+
+
+def _room(device: Device, reading: Reading | None) -> tuple[int | None, int | None, int | None]:
+    """(capacity, others, ceiling) of a domain: as read now, or else as llama.cpp's device list had it."""
+    if reading:
+        return reading.capacity_bytes, reading.others_bytes, reading.ceiling_bytes
+    total, free = device.total_bytes, device.free_bytes
+    return total, None if total is None or free is None else total - free, free
 
 
 def _weights(footprint: Footprint, device: str) -> list[Buffer]:

@@ -1,0 +1,267 @@
+"""``kvdesk plan``: what a model needs in every memory domain before it is loaded, without Qt.
+
+Prints an aligned table and one sentence, or with ``--json`` one object. The plan itself is backend/pricing.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvdesk.errors import SettingsError
+
+if TYPE_CHECKING:
+    from kvdesk.backend.model_file import ModelFile
+    from kvdesk.backend.plan import Curve, MemoryPlan, Option
+    from kvdesk.backend.pricing import Pricer
+    from kvdesk.backend.samples import DomainReading
+    from kvdesk.backend.settings import EngineSettings
+
+CURVE_TYPES = ("f16", "q8_0", "q4_0")
+FLAGS = {
+    "n_ctx": "--n-ctx",
+    "type_k": "--cache-type-k",
+    "type_v": "--cache-type-v",
+    "flash_attn": "--flash-attn",
+    "n_batch": "--batch",
+    "n_ubatch": "--ubatch",
+    "n_seq_max": "--parallel",
+}
+"""Setting -> its flag, for naming the nearest possible settings."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags; defaults are those of backend/settings.py."""
+    from kvdesk.backend.settings import CACHE_TYPES, FLASH_ATTN
+
+    parser.add_argument("model", type=Path, help="a GGUF file, or its header alone (of a split model: its first part)")
+    parser.add_argument("--n-ctx", type=int, help="context length in tokens; 0 is the model's own")
+    parser.add_argument("--cache-type-k", choices=CACHE_TYPES)
+    parser.add_argument("--cache-type-v", choices=CACHE_TYPES)
+    parser.add_argument("--flash-attn", choices=FLASH_ATTN)
+    parser.add_argument("--gpu-layers", type=int, help="layers on the GPU; -1 is all")
+    parser.add_argument("--batch", type=int, help="prompt tokens handed over at once")
+    parser.add_argument("--ubatch", type=int, help="tokens computed at once")
+    parser.add_argument("--swa-full", action="store_true", help="keep the whole context in sliding-window layers too")
+    parser.add_argument("--parallel", type=int, help="conversations side by side, which share the context length")
+    parser.add_argument("--no-mmap", action="store_true", help="copy the weights instead of mapping the file")
+    parser.add_argument("--rpc", action="append", metavar="HOST:PORT", help="use a network worker; may be repeated")
+    parser.add_argument("--margin", type=int, metavar="MIB", help="what to keep free under the ceiling (1024)")
+    parser.add_argument("--curve", action="store_true", help="memory against context length, per cache type")
+    parser.add_argument("--fit", action="store_true", help="plan the largest context that fits")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan. Raises KvdeskError with the sentence to print."""
+    from kvdesk import paths
+    from kvdesk.backend.calibration import Calibration
+    from kvdesk.backend.model_file import read_model_file
+    from kvdesk.backend.plan import DEFAULT_MARGIN_BYTES, MIB
+    from kvdesk.backend.pricing import Pricer
+
+    settings = _settings(args)
+    margin_bytes = DEFAULT_MARGIN_BYTES if args.margin is None else args.margin * MIB
+    with Pricer(read_model_file(args.model), Calibration(paths.calibration_file()), margin_bytes) as pricer:
+        try:
+            _plan(args, settings, pricer)
+        except SettingsError as error:
+            raise SettingsError(str(error) + _nearest_words(settings, error.nearest)) from error
+    return 0
+
+
+def _plan(args: argparse.Namespace, settings: EngineSettings, pricer: Pricer) -> None:
+    readings = _read_domains(pricer, settings)
+    if args.fit:
+        longest = pricer.longest(settings, readings)
+        if longest:
+            context = dataclasses.replace(settings.context, n_ctx=longest)
+            settings = dataclasses.replace(settings, context=context)
+    plan = pricer.plan(settings, readings, with_options=True)
+    curves = pricer.curve(settings, _curve_types(settings), readings) if args.curve else ()
+    if args.json:
+        print(json.dumps(_json(pricer.model, plan, curves)))
+    else:
+        print("\n".join(_table(pricer.model, plan, curves)))
+
+
+def _settings(args: argparse.Namespace) -> EngineSettings:
+    from kvdesk import paths
+    from kvdesk.backend.fallback import remembered
+    from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
+
+    def given(**names: str) -> dict[str, Any]:
+        values = {field: getattr(args, flag) for field, flag in names.items()}
+        return {field: value for field, value in values.items() if value is not None}
+
+    context = ContextSettings(
+        **given(n_ctx="n_ctx", type_k="cache_type_k", type_v="cache_type_v", flash_attn="flash_attn"),
+        **given(n_batch="batch", n_ubatch="ubatch", n_seq_max="parallel"),
+        swa_full=args.swa_full,
+    )
+    model = ModelSettings(
+        **given(n_gpu_layers="gpu_layers"), use_mmap=not args.no_mmap, rpc_servers=tuple(args.rpc or ())
+    )
+    return EngineSettings(remembered(model, paths.fallback_file()), context)
+
+
+def _read_domains(pricer: Pricer, settings: EngineSettings) -> Sequence[DomainReading]:
+    """This machine's memory now, and that of every device that llama.cpp would use."""
+    from kvdesk.backend.machine import read_domains
+
+    return read_domains(devices=pricer.footprint(settings).devices)
+
+
+def _curve_types(settings: EngineSettings) -> list[tuple[str, str]]:
+    """f16, q8_0, q4_0 and the chosen pair."""
+    chosen = (settings.context.type_k, settings.context.type_v)
+    pairs = [(name, name) for name in CURVE_TYPES]
+    return pairs if chosen in pairs else [chosen, *pairs]
+
+
+def _nearest_words(settings: EngineSettings, nearest: object) -> str:
+    """Which flags to change, "" when nothing near is known."""
+    from kvdesk.backend.settings import EngineSettings
+
+    if not isinstance(nearest, EngineSettings):
+        return ""
+    changes = [
+        f"{flag} {getattr(nearest.context, name)}"
+        for name, flag in FLAGS.items()
+        if getattr(nearest.context, name) != getattr(settings.context, name)
+    ]
+    return f" Nearest possible: {' '.join(changes)}." if changes else ""
+
+
+def _json(model: ModelFile, plan: MemoryPlan, curves: Sequence[Curve]) -> dict[str, Any]:
+    """The contract of ``kvdesk plan --json``."""
+
+    def one(values: tuple[int, ...]) -> int | list[int]:
+        """A number where all layers have the same."""
+        return list(values) if len(set(values)) > 1 else values[0] if values else 0
+
+    told: dict[str, Any] = {
+        "model": {
+            "path": str(model.path),
+            "name": model.name,
+            "architecture": model.architecture,
+            "n_layer": model.n_layer,
+            "n_ctx_train": model.n_ctx_train,
+            "n_head": one(model.n_head),
+            "n_head_kv": one(model.n_head_kv),
+            "head_size_k": model.head_size_k,
+            "head_size_v": model.head_size_v,
+            "attention": list(model.attention),
+        },
+        **plan.to_json_dict(),
+    }
+    if curves:
+        told["curve"] = [
+            {
+                "type_k": curve.type_k,
+                "type_v": curve.type_v,
+                "points": [[point.n_ctx, point.total_bytes] for point in curve.points],
+                "crossing_n_ctx": curve.crossing_n_ctx,
+            }
+            for curve in curves
+        ]
+    return told
+
+
+# --- the table ---------------------------------------------------------------------------------------------------
+
+
+def _table(model: ModelFile, plan: MemoryPlan, curves: Sequence[Curve]) -> list[str]:
+    from kvdesk.backend.explain import formula_words
+
+    context = plan.settings.context
+    attention = ", ".join(model.attention) or "no attention"
+    conversations = f", {context.n_seq_max} conversations" if context.n_seq_max > 1 else ""
+    exactness = "" if plan.source == "dry-run" else " - an estimate"
+    lines = [
+        f"{model.name}: {model.architecture}, {model.n_layer} layers, {attention}, {model.quantization}",
+        (
+            f"{plan.n_ctx:,} of {model.n_ctx_train:,} tokens, K {context.type_k}, V {context.type_v}, Flash Attention "
+            f"{'on' if plan.flash_attn else 'off'}, batches of {context.n_ubatch:,}{conversations}{exactness}"
+        ),
+        "",
+        *_device_rows(plan),
+        "",
+        f"{plan.verdict.sentence}.",
+    ]
+    formula = formula_words(model, plan.n_ctx, context)
+    if formula and plan.kv.formula_bytes != plan.kv.total_bytes:
+        lines.append(f"KV by the formula: {formula}; exact: {_size(plan.kv.total_bytes)}.")
+    if plan.options:
+        lines += ["", *_option_rows(plan.options)]
+    if curves:
+        lines += ["", *_curve_rows(curves)]
+    return lines + [f"Note: {warning}" for warning in plan.warnings]
+
+
+def _device_rows(plan: MemoryPlan) -> list[str]:
+    heads = ["", *(device.name for device in plan.devices)]
+    parts = [
+        ("weights", "weights_bytes"),
+        ("  of these mapped", "weights_mapped_bytes"),
+        ("KV cache", "kv_bytes"),
+        ("recurrent state", "recurrent_bytes"),
+        ("compute", "compute_bytes"),
+        ("output", "output_bytes"),
+        ("overhead", "overhead_bytes"),
+        ("total", "total_bytes"),
+        ("after the first batch", "resident_bytes"),
+        ("capacity", "capacity_bytes"),
+        ("held by others", "others_bytes"),
+        ("ceiling", "ceiling_bytes"),
+        ("OOM line", "oom_line_bytes"),
+    ]
+    rows = [[label, *(_size(getattr(device, name)) for device in plan.devices)] for label, name in parts]
+    return _aligned([heads, *rows])
+
+
+def _option_rows(options: Sequence[Option]) -> list[str]:
+    rows = [["to make it fit", "change", "total", "fits", "longest context"]]
+    for option in options:
+        fits = {True: "yes", False: "no", None: "unknown"}[option.fits]
+        longest = f"{option.max_n_ctx:,}" if option.max_n_ctx else "-"
+        rows.append(
+            [option.label, _size(option.difference_bytes, signed=True), _size(option.total_bytes), fits, longest]
+        )
+    return _aligned(rows)
+
+
+def _curve_rows(curves: Sequence[Curve]) -> list[str]:
+    """Every doubling of the context length, one column for each pair of types."""
+    points = curves[0].points
+    shown = [p for p in points if p is points[-1] or p.n_ctx & (p.n_ctx - 1) == 0]
+    rows = [["tokens", *(f"{c.type_k}/{c.type_v}" for c in curves)]]
+    by_length = [{p.n_ctx: p.total_bytes for p in curve.points} for curve in curves]
+    rows += [[f"{p.n_ctx:,}", *(_size(sizes.get(p.n_ctx)) for sizes in by_length)] for p in shown]
+    rows.append(["fits up to", *(f"{c.crossing_n_ctx:,}" if c.crossing_n_ctx else "-" for c in curves)])
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _size(size_bytes: int | None, *, signed: bool = False) -> str:
+    from kvdesk.backend.plan import size_words
+
+    if size_bytes is None:
+        return "unknown"
+    sign = "+" if signed and size_bytes > 0 else ""
+    return sign + size_words(size_bytes) if size_bytes else "0"
