@@ -24,6 +24,10 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+MARKED = (
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
@@ -32,15 +36,23 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_second_turn_reuses_the_first_and_answers_as_if_read_anew(desk: Desk, tmp_path: Path, family: str) -> None:
-    desk.load(write_tiny(family, tmp_path, chat_template=CHATML))
+def test_a_second_turn_reads_only_what_is_new(desk: Desk, tmp_path: Path, family: str) -> None:
+    desk.load(write_tiny(family, tmp_path, chat_template=MARKED))
     first, before = desk.answer("Once upon a time there was a king")
     assert before.completion_tokens == 16
     assert before.stop_reason is m.StopReason.LENGTH
-    history = ("Once upon a time there was a king", first, "and then?")
-    reused_text, stats = desk.answer(*history)
-    assert stats.reused_tokens >= before.prompt_tokens + 15
+    _, stats = desk.answer("Once upon a time there was a king", first, "and then?")
+    assert stats.reused_tokens == before.prompt_tokens + 16
     assert stats.reread_tokens == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_edited_turn_is_answered_as_if_all_were_read_anew(desk: Desk, tmp_path: Path, family: str) -> None:
+    desk.load(write_tiny(family, tmp_path, chat_template=MARKED))
+    history = ("Once upon a time there was a king", "who had no castle", "and then?")
+    _, before = desk.answer(history[0])
+    reused_text, stats = desk.answer(*history)
+    assert stats.reused_tokens >= before.prompt_tokens - 1
     desk.answer("Something else entirely", conversation_id="other")
     anew_text, stats = desk.answer(*history)
     assert stats.reused_tokens < 12

@@ -174,6 +174,10 @@ class Model:
         """Whether ``token`` ends a reply (llama_vocab_is_eog)."""
         return lib.llama_vocab_is_eog(self.vocab, token)
 
+    def is_control(self, token: int) -> bool:
+        """Whether ``token`` is one of the template's marks and no text (llama_vocab_is_control)."""
+        return lib.llama_vocab_is_control(self.vocab, token)
+
     def close(self) -> None:
         """Free the weights; contexts must be closed before."""
         if self.ptr:

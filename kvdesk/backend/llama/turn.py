@@ -180,9 +180,10 @@ class Turn:
         """The prompt's tokens; where its text goes on from what the cells hold, those very tokens and then the rest."""
         text, contents = self._prompt.text(turns, continue_last=self._request.continue_last)
         session, self._prompt_text = self._session, "" if contents else text
-        if session.text and not contents and text.startswith(session.text) and session.model.joins_cleanly:
-            rest = text[len(session.text) :]
-            return session.tokens + session.model.tokenize(rest, add_special=False, parse_special=True)
+        if session.text and not contents and text.startswith(session.text):
+            rest = session.model.tokenize(text[len(session.text) :], add_special=False, parse_special=True)
+            if rest and (session.model.joins_cleanly or session.model.is_control(rest[0])):
+                return session.tokens + rest
         return self._prompt.tokenize(text, contents)
 
     def _kept_prefix(self, turns: Sequence[ChatTurn]) -> int:
@@ -217,11 +218,11 @@ class Turn:
                 self._say(text)
                 if cutter.stopped:
                     return StopReason.STOP_STRING
-                if sampling.max_tokens and self._completion >= sampling.max_tokens:
-                    return StopReason.LENGTH
                 if abort.is_set():
                     return StopReason.CANCELLED
                 self._feed(token, n_keep)
+                if sampling.max_tokens and self._completion >= sampling.max_tokens:
+                    return StopReason.LENGTH
                 context_ptr = session.context.ptr
         except Cancelled:
             return StopReason.CANCELLED
