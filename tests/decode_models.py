@@ -1,7 +1,8 @@
 """Loads models one after another with low-level llama.cpp and decodes greedily; run as a process of its own.
 
-``python decode_models.py N_TOKENS MODEL.gguf...`` prints one JSON line per model as it goes: what was decoded, or why
-not. A model that kills the process leaves its line out; the caller then knows which one it was.
+``python decode_models.py N_TOKENS MODEL.gguf...`` prints one JSON line per model as it goes: what was decoded and what
+llama.cpp says of the model, or why not. A model that kills the process leaves its line out; the caller then knows
+which one it was.
 """
 
 import ctypes
@@ -23,8 +24,8 @@ def decode(path: str, n_tokens: int) -> dict[str, object]:
     def keep(level: int, text: bytes, _: object) -> None:
         if level >= 4:
             errors.append(text.decode(errors="replace"))
-        if b"size = " in text and b"llama_" in text:
-            caches.append(text.decode(errors="replace").strip())
+        if text.startswith(b"llama_kv_cache: size = "):
+            caches.append(text.decode().strip())
 
     llama.llama_log_set(keep, None)
     params = llama.llama_model_default_params()
@@ -46,6 +47,9 @@ def decode(path: str, n_tokens: int) -> dict[str, object]:
     count = llama.llama_tokenize(vocab, PROMPT, len(PROMPT), room, 64, True, False) if has_vocab else 8
     prompt, reply, text = list(room[:count]), [], b""
     piece = ctypes.create_string_buffer(64)
+    if llama.llama_model_has_encoder(model) and llama.llama_model_has_decoder(model):
+        llama.llama_encode(context, llama.llama_batch_get_one(room, count))
+        room[0], count = max(0, llama.llama_model_decoder_start_token(model)), 1
     for _ in range(n_tokens):
         status = llama.llama_decode(context, llama.llama_batch_get_one(room, count))
         if status:
@@ -58,9 +62,33 @@ def decode(path: str, n_tokens: int) -> dict[str, object]:
         length = llama.llama_token_to_piece(vocab, best, piece, 64, 0, False) if has_vocab else 0
         text += piece.raw[: max(0, length)]
         room[0], count = best, 1
+    facts = facts_of(model)
     llama.llama_free(context)
     llama.llama_model_free(model)
-    return {"path": path, "prompt": prompt, "reply": reply, "text": text.decode(errors="replace"), "caches": caches}
+    return {
+        "path": path,
+        "prompt": prompt,
+        "reply": reply,
+        "text": text.decode(errors="replace"),
+        "caches": caches,
+        "facts": facts,
+    }
+
+
+def facts_of(model: int) -> dict[str, int | bool]:
+    """llama.cpp's own answers, by the names that ModelFile uses."""
+    return {
+        "n_layer": llama.llama_model_n_layer(model),
+        "n_ctx_train": llama.llama_model_n_ctx_train(model),
+        "n_embd": llama.llama_model_n_embd(model),
+        "n_head": llama.llama_model_n_head(model),
+        "n_head_kv": llama.llama_model_n_head_kv(model),
+        "sliding_window": llama.llama_model_n_swa(model),
+        "is_recurrent": llama.llama_model_is_recurrent(model),
+        "is_hybrid": llama.llama_model_is_hybrid(model),
+        "tensor_bytes": llama.llama_model_size(model),
+        "n_params": llama.llama_model_n_params(model),
+    }
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ tensors a model needs is asked of llama.cpp itself, in a short-lived process.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import re
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,12 @@ from numpy.typing import NDArray
 from kvdesk.backend.gguf_header import read_header
 from tests.tiny_architectures import RECIPES, Dims, Recipe, Value
 
-ARCHITECTURES: tuple[str, ...] = tuple(RECIPES)
-"""Names that write_tiny knows."""
+NO_CHAT: tuple[str, ...] = ("dream", "llada", "llada-moe", "rnd1", "t5", "bert")
+"""Architectures that write_tiny knows and kvdesk cannot chat with: diffusion, encoder-decoder, embedding."""
+ARCHITECTURES: tuple[str, ...] = tuple(name for name in RECIPES if name not in NO_CHAT)
+"""Architectures that write_tiny knows and kvdesk can chat with."""
+FAMILIES: tuple[str, ...] = ("llama", "gemma3", "mamba", "lfm2", "qwen3moe")
+"""One of each kind: grouped-query attention, sliding window, recurrent, hybrid, experts."""
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -35,7 +38,7 @@ CHATML = (
 )
 """A chat template whose special tokens are in the vocabulary."""
 
-SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")
 BOS_ID, EOS_ID, EOT_ID = 1, 2, 4
 
 _WORDS = """
@@ -86,14 +89,7 @@ def write_tiny(
     give the same bytes. Special and byte tokens are written so that greedy decoding never picks them: replies go on
     until they are stopped and are plain words.
     """
-    recipe = RECIPES[architecture]
-    sizes = {field.name for field in dataclasses.fields(Dims)}
-    asked = {"n_layer": n_layer, "n_ctx_train": n_ctx_train}
-    asked |= {name: overrides.pop(name) for name in sizes & overrides.keys()}
-    dims = dataclasses.replace(Dims(), **{**recipe.dims, **{k: v for k, v in asked.items() if v is not None}})
-    metadata = _metadata(architecture, recipe, dims) | {
-        f"{architecture}.{name.replace('__', '.')}": value for name, value in overrides.items()
-    }
+    recipe, dims, metadata = _resolve(architecture, n_layer, n_ctx_train, overrides)
     path = folder / (file_name or f"tiny-{architecture}.gguf")
     writer = gguf.GGUFWriter(path, architecture)
     _add(writer, metadata)
@@ -104,7 +100,7 @@ def write_tiny(
         writer.add_tokenizer_model("no_vocab")
     if chat_template is not None:
         writer.add_chat_template(chat_template)
-    for name, shape in _tensors(architecture, json.dumps(metadata), recipe.without):
+    for name, shape in _tensors(architecture, metadata, recipe.without):
         values, kind = _weights(name, shape, weight_type, seed, recipe.embedding)
         writer.add_tensor(name, values, raw_dtype=kind)
     writer.write_header_to_file()
@@ -112,6 +108,15 @@ def write_tiny(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_all(folder: Path, architectures: Sequence[str] = ARCHITECTURES, **options: Any) -> dict[str, Path]:
+    """write_tiny for each of ``architectures`` with the same ``options``; asks llama.cpp only once, so it is faster."""
+    shared = {"n_layer": options.get("n_layer"), "n_ctx_train": options.get("n_ctx_train")}
+    own = {"chat_template", "vocab", "weight_type", "seed", "file_name", *shared}
+    overrides = {name: value for name, value in options.items() if name not in own}
+    _ask([(name, _resolve(name, overrides=overrides, **shared)[2]) for name in architectures])
+    return {name: write_tiny(name, folder, **options) for name in architectures}
 
 
 def write_sparse_header(src: Path, dst: Path, *, full_size: bool = False) -> Path:
@@ -124,7 +129,19 @@ def write_sparse_header(src: Path, dst: Path, *, full_size: bool = False) -> Pat
     return dst
 
 
-def _metadata(architecture: str, recipe: Recipe, dims: Dims) -> dict[str, Value]:
+def _resolve(
+    architecture: str, n_layer: int | None, n_ctx_train: int | None, overrides: Mapping[str, Any]
+) -> tuple[Recipe, Dims, dict[str, Value]]:
+    """The recipe, the sizes and the metadata of one model."""
+    recipe = RECIPES[architecture]
+    names = {field.name for field in dataclasses.fields(Dims)}
+    given = {"n_layer": n_layer, "n_ctx_train": n_ctx_train} | {k: v for k, v in overrides.items() if k in names}
+    dims = dataclasses.replace(Dims(), **{**recipe.dims, **{k: v for k, v in given.items() if v is not None}})
+    keys = {k.replace("__", "."): v for k, v in overrides.items() if k not in names}
+    return recipe, dims, _metadata(architecture, recipe, dims, keys)
+
+
+def _metadata(architecture: str, recipe: Recipe, dims: Dims, keys: Mapping[str, Value]) -> dict[str, Value]:
     values: dict[str, Any] = {
         "context_length": dims.n_ctx_train,
         "embedding_length": dims.n_embd,
@@ -135,9 +152,14 @@ def _metadata(architecture: str, recipe: Recipe, dims: Dims) -> dict[str, Value]
         "attention.layer_norm_rms_epsilon": 1e-5,
         "attention.layer_norm_epsilon": 1e-5,
         "vocab_size": dims.n_vocab,
-    } | dict(recipe.metadata)
+    }
+    values |= {**recipe.metadata, **keys}
     called = {key: value(dims) if callable(value) else value for key, value in values.items()}
-    named = {f"{architecture}.{key}": value for key, value in called.items() if value is not None}
+    named = {
+        key[1:] if key.startswith("/") else f"{architecture}.{key}": value
+        for key, value in called.items()
+        if value is not None
+    }
     return {"general.name": f"Tiny {architecture}", "general.type": "model"} | named
 
 
@@ -184,29 +206,46 @@ def _add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
     writer.add_add_eos_token(False)
 
 
-@functools.cache
-def _tensors(architecture: str, metadata_json: str, without: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Names and ggml shapes of the tensors to write. Raises RuntimeError with llama.cpp's words when it refuses."""
+Shapes = list[tuple[str, tuple[int, ...]]]
+_ASKED: dict[str, Shapes] = {}
+"""What llama.cpp said, by the metadata it was asked about."""
+
+
+def _tensors(architecture: str, metadata: Mapping[str, Value], without: str) -> Shapes:
+    """Names and ggml shapes of the tensors to write."""
+    _ask([(architecture, metadata)])
+    unwanted = re.compile(without or "-")
+    return [
+        (name, shape)
+        for name, shape in _ASKED[json.dumps(metadata)]
+        if not _NEVER_REAL.fullmatch(name) and not unwanted.fullmatch(name)
+    ]
+
+
+def _ask(models: Sequence[tuple[str, Mapping[str, Value]]]) -> None:
+    """Have llama.cpp say which tensors ``models`` need; RuntimeError with its words when it refuses one."""
+    new = [(name, metadata) for name, metadata in models if json.dumps(metadata) not in _ASKED]
+    if not new:
+        return
     with tempfile.TemporaryDirectory() as folder:
-        header = Path(folder) / "header.gguf"
-        writer = gguf.GGUFWriter(header, architecture)
-        _add(writer, json.loads(metadata_json))
-        writer.add_tokenizer_model("no_vocab")
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.close()
-        asked = subprocess.run(
-            [sys.executable, os.fspath(Path(__file__).with_name("tiny_tensors.py")), os.fspath(header)],
-            capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+        headers = [Path(folder) / f"{number}.gguf" for number in range(len(new))]
+        for header, (architecture, metadata) in zip(headers, new, strict=True):
+            writer = gguf.GGUFWriter(header, architecture)
+            _add(writer, metadata)
+            writer.add_tokenizer_model("no_vocab")
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.close()
+        script = os.fspath(Path(__file__).with_name("tiny_tensors.py"))
+        told = subprocess.run(
+            [sys.executable, script, *map(os.fspath, headers)],
+            capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"GGML_NO_BACKTRACE": "1"},
         )  # fmt: skip
-    if asked.returncode != 0:
-        raise RuntimeError(f"llama.cpp refuses the metadata of {architecture}:\n{asked.stderr[-3000:]}")
-    unwanted = re.compile(without) if without else None
-    return tuple(
-        (name, tuple(shape))
-        for name, shape in json.loads(asked.stdout)
-        if not _NEVER_REAL.fullmatch(name) and not (unwanted and unwanted.fullmatch(name))
-    )
+    answers = told.stdout.splitlines()
+    for (_, metadata), answer in zip(new, answers, strict=False):
+        _ASKED[json.dumps(metadata)] = [(name, tuple(shape)) for name, shape in json.loads(answer)]
+    if told.returncode != 0:
+        raise RuntimeError(f"llama.cpp refuses the metadata of {new[len(answers)][0]}:\n{told.stderr[-3000:]}")
 
 
 def _weights(

@@ -1,7 +1,8 @@
-"""Asks llama.cpp which tensors a model with given metadata must have; run as a process of its own.
+"""Asks llama.cpp which tensors models with given metadata must have; run as a process of its own.
 
-``python tiny_tensors.py HEADER.gguf`` prints one JSON list of [name, [ne0, ne1, ...]] in llama.cpp's own order, from
-``llama_model_init_from_user``, which builds the model from metadata alone. Optional tensors are among them.
+``python tiny_tensors.py HEADER.gguf...`` prints one JSON line for each: a list of [name, [ne0, ne1, ...]] in
+llama.cpp's own order, from ``llama_model_init_from_user``, which builds a model from metadata alone. Optional tensors
+are among them. Its errors go to stderr.
 """
 
 import ctypes
@@ -32,22 +33,20 @@ class _GgmlTensorHead(ctypes.Structure):
     _fields_ = [("type", ctypes.c_int), ("buffer", ctypes.c_void_p), ("ne", ctypes.c_int64 * 4)]
 
 
-def wanted_tensors(header: str) -> list[tuple[str, list[int]]]:
-    """The tensors llama.cpp creates for the metadata in the file ``header``; raises ValueError with its words."""
+def main(headers: list[str]) -> None:
+    """Print the tensors of each header; ends with status 1 at the first that llama.cpp refuses."""
     llama = _llama()
     library = llama._lib
     library.gguf_init_from_file.restype = ctypes.c_void_p
     library.gguf_init_from_file.argtypes = [ctypes.c_char_p, _GgufInitParams]
     library.ggml_get_name.restype = ctypes.c_char_p
     library.ggml_get_name.argtypes = [ctypes.c_void_p]
-    errors: list[str] = []
     wanted: dict[str, list[int]] = {}
 
     @llama.llama_log_callback
-    def keep_errors(level: int, text: bytes, _: object) -> None:
+    def show_errors(level: int, text: bytes, _: object) -> None:
         if level >= 4:
-            errors.append(text.decode(errors="replace"))
-            sys.stderr.write(errors[-1])
+            sys.stderr.write(text.decode(errors="replace"))
 
     @llama.llama_model_set_tensor_data_t
     def note(tensor: int, _: object) -> None:
@@ -56,15 +55,18 @@ def wanted_tensors(header: str) -> list[tuple[str, list[int]]]:
             shape.pop()
         wanted[library.ggml_get_name(tensor).decode()] = shape
 
-    llama.llama_log_set(keep_errors, None)
-    metadata = library.gguf_init_from_file(header.encode(), _GgufInitParams(True, None))
+    llama.llama_log_set(show_errors, None)
     params = llama.llama_model_default_params()
     params.n_gpu_layers = 0
-    model = llama.llama_model_init_from_user(metadata, note, None, params)
-    if not model:
-        raise ValueError("".join(errors))
-    return list(wanted.items())
+    for header in headers:
+        wanted.clear()
+        metadata = library.gguf_init_from_file(header.encode(), _GgufInitParams(True, None))
+        model = llama.llama_model_init_from_user(metadata, note, None, params)
+        if not model:
+            sys.exit(1)
+        llama.llama_model_free(model)
+        print(json.dumps(list(wanted.items())), flush=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(wanted_tensors(sys.argv[1])))
+    main(sys.argv[1:])

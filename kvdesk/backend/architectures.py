@@ -40,6 +40,12 @@ DRAFT = frozenset({"eagle3", "dflash", "gemma4-assistant"})
 """Helpers that speculate for another model and cannot run alone."""
 
 
+NO_CACHE = DIFFUSION | EMBEDDING - {"llama-embed", "t5encoder"} | {"wavtokenizer-dec"}
+"""No KV cache is made for these (llama-model.cpp, create_memory)."""
+KEYS_ONLY = frozenset({"deepseek4"})
+"""The cache holds K alone, from which V is computed, though it is no MLA by name."""
+
+
 class Window(NamedTuple):
     """How an architecture uses a sliding window.
 

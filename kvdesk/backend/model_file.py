@@ -51,8 +51,9 @@ class ModelFile:
 
     Tuples named ``..._layers``, ``n_head`` and ``n_head_kv`` have one entry for each of ``n_layer`` layers (layers for
     multi-token prediction left out, as in llama.cpp's n_layer). Head sizes are values per head, 0 without attention;
-    the ``_swa`` ones hold in ``windowed_layers``. ``cached_layers`` have K and V of their own: not recurrent, not
-    reading another layer's.
+    the ``_swa`` ones hold in ``windowed_layers``. ``cached_layers`` have a KV cache of their own: they are not
+    recurrent and do not read another layer's. With ``caches_latent`` it holds one latent (as K)
+    from which V is computed.
     """
 
     path: Path
@@ -294,10 +295,11 @@ def _assemble(facts: _Facts, part_paths: tuple[Path, ...], headers: list[GgufHea
     recurrent = _recurrent_layers(facts, n_layer, n_layer_all, heads_kv)
     n_head, n_head_kv = heads[:n_layer], heads_kv[:n_layer]
     is_hybrid = facts.architecture in architectures.HYBRID
-    cached = _cached_layers(facts, n_layer, n_head_kv, recurrent)
-    caches_latent = facts.architecture in architectures.MLA and facts.of_arch("attention.key_length_mla", 0) > 0
+    attending = _attending_layers(facts, n_head_kv, recurrent)
+    is_mla = facts.architecture in architectures.MLA
+    caches_mla = is_mla and facts.of_arch("attention.key_length_mla", 0) > 0
     expert_count, expert_used_count = _experts(facts, n_layer_all)
-    kv_lora_rank = facts.of_arch("attention.kv_lora_rank", 0) if facts.architecture in architectures.MLA else 0
+    kv_lora_rank = facts.of_arch("attention.kv_lora_rank", 0) if is_mla else 0
     n_vocab = _n_vocab(facts)
     file_type = facts.integer("general.file_type") if "general.file_type" in facts.metadata else None
     return ModelFile(
@@ -323,17 +325,15 @@ def _assemble(facts: _Facts, part_paths: tuple[Path, ...], headers: list[GgufHea
         sliding_window=window,
         windowed_layers=windowed,
         recurrent_layers=recurrent,
-        cached_layers=cached,
+        cached_layers=_cached_layers(facts, attending),
         kv_lora_rank=kv_lora_rank or None,
-        caches_latent=caches_latent,
+        caches_latent=caches_mla or facts.architecture in architectures.KEYS_ONLY,
         expert_count=expert_count,
         expert_used_count=expert_used_count,
         is_recurrent=facts.architecture in architectures.RECURRENT,
         is_hybrid=is_hybrid,
         is_causal=facts.flag(f"{facts.architecture}.attention.causal", True),
-        attention=_attention(
-            n_head, n_head_kv, cached, caches_latent, bool(kv_lora_rank), window, recurrent, is_hybrid
-        ),
+        attention=_attention(n_head, n_head_kv, attending, is_mla, caches_mla, window, recurrent, is_hybrid),
         file_type=file_type,
         quantization=_quantization(file_type, tensors),
         size_bytes=sum(max(header.file_bytes, header.needed_bytes) for header in headers),
@@ -390,17 +390,22 @@ def _recurrent_layers(facts: _Facts, n_layer: int, n_layer_all: int, heads_kv: t
     return tuple((layer + 1) % interval != 0 for layer in range(n_layer))
 
 
-def _cached_layers(
-    facts: _Facts, n_layer: int, n_head_kv: tuple[int, ...], recurrent: tuple[bool, ...]
-) -> tuple[bool, ...]:
-    """Which layers have K and V of their own (n_layer_kv_from_start and the layer filters in llama-model.cpp)."""
-    last = n_layer
-    if facts.architecture == "gemma3n":
+def _attending_layers(facts: _Facts, n_head_kv: tuple[int, ...], recurrent: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Which layers have attention (the layer filters in llama-model.cpp, create_memory)."""
+    both = facts.architecture == "falcon-h1"
+    return tuple(heads > 0 and (both or not state) for heads, state in zip(n_head_kv, recurrent, strict=True))
+
+
+def _cached_layers(facts: _Facts, attending: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Which of them keep K and V of their own (llama-hparams.cpp, has_kv)."""
+    last = len(attending)
+    if facts.architecture in architectures.NO_CACHE:
+        last = 0
+    elif facts.architecture == "gemma3n":
         last = architectures.GEMMA3N_LAYERS_WITH_CACHE
     elif facts.architecture == "gemma4":
-        last = n_layer - facts.of_arch("attention.shared_kv_layers", 0)
-    both = facts.architecture == "falcon-h1"
-    return tuple(layer < last and n_head_kv[layer] > 0 and (both or not recurrent[layer]) for layer in range(n_layer))
+        last -= facts.of_arch("attention.shared_kv_layers", 0)
+    return tuple(attends and layer < last for layer, attends in enumerate(attending))
 
 
 def _experts(facts: _Facts, n_layer_all: int) -> tuple[int, int]:
@@ -428,9 +433,9 @@ def _n_vocab(facts: _Facts) -> int:
 def _attention(
     n_head: tuple[int, ...],
     n_head_kv: tuple[int, ...],
-    cached: tuple[bool, ...],
-    caches_latent: bool,
-    has_latent: bool,
+    attending: tuple[bool, ...],
+    is_mla: bool,
+    caches_mla: bool,
     window: int | None,
     recurrent: tuple[bool, ...],
     is_hybrid: bool,
@@ -438,12 +443,12 @@ def _attention(
     """Labels that apply, most general first: hybrid or recurrent, then how heads share K and V, then SWA."""
     kinds = {
         "MHA" if kv == heads else "MQA" if kv == 1 else "GQA"
-        for heads, kv, has_cache in zip(n_head, n_head_kv, cached, strict=True)
-        if has_cache
+        for heads, kv, attends in zip(n_head, n_head_kv, attending, strict=True)
+        if attends
     }
     labels = ["hybrid"] if is_hybrid else ["recurrent"] if any(recurrent) else []
-    labels += ["MLA"] if has_latent else []
-    labels += [] if caches_latent else [kind for kind in ("MHA", "GQA", "MQA") if kind in kinds]
+    labels += ["MLA"] if is_mla else []
+    labels += [] if caches_mla else [kind for kind in ("MHA", "GQA", "MQA") if kind in kinds]
     labels += ["SWA"] if window else []
     return tuple(labels)
 
