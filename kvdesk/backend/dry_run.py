@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from kvdesk import paths
-from kvdesk.backend.dry_run_worker import Answer, Subject, helper_main
+from kvdesk.backend.dry_run_worker import Answer, Subject, TryRepacking, helper_main
 from kvdesk.backend.footprint import Footprint
 from kvdesk.backend.model_file import ModelFile
 from kvdesk.backend.settings import EngineSettings
@@ -43,12 +43,15 @@ class DryRun:
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         self._rpc_servers: tuple[str, ...] = ()
+        self._repacking_works: bool | None = None
         self._known: dict[EngineSettings, Footprint | SettingsError] = {}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.let_go()
 
     @property
@@ -74,6 +77,19 @@ class DryRun:
     def ask_all(self, settings: Iterable[EngineSettings]) -> list[Footprint]:
         """``ask`` for each."""
         return [self.ask(one) for one in settings]
+
+    def repacking_works(self) -> bool:
+        """Whether this CPU survives llama.cpp's repacked weights; tried in the helper, which may die of it. Kept."""
+        if self._repacking_works is None:
+            try:
+                connection = self._start(self._rpc_servers)
+                connection.send(TryRepacking())
+                self._receive(connection)
+                self._repacking_works = True
+            except (EOFError, OSError, PlanError):
+                self.let_go()
+                self._repacking_works = False
+        return self._repacking_works
 
     def let_go(self) -> None:
         """End the helper; answers stay known. Waits until it is gone."""
@@ -151,7 +167,7 @@ class DryRun:
 
 def relevant(settings: EngineSettings) -> EngineSettings:
     """``settings`` less what does not change what is allocated, so that answers are found again."""
-    return replace(settings, context=replace(settings.context, n_threads=0, allocation="reserve", initial_ctx=2048))
+    return replace(settings, context=replace(settings.context, n_threads=1, allocation="reserve", initial_ctx=2048))
 
 
 def embedding_rows(model_file: ModelFile) -> int:

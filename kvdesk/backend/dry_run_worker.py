@@ -44,8 +44,13 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class TryRepacking:
+    """Asks the helper to compute with the CPU's repacked weights, which kills it where that does not work."""
+
+
+@dataclass(frozen=True)
 class Answer:
-    """Exactly one is set: the price, why llama.cpp refuses the settings, or why it cannot plan at all."""
+    """One is set: the price, why llama.cpp refuses the settings, or why it cannot plan at all. None is: the helper lives."""
 
     footprint: Footprint | None = None
     refusal: str = ""
@@ -69,6 +74,11 @@ def helper_main(connection: Connection, log_path: str, rpc_servers: tuple[str, .
                 helper.close()
             helper = _Helper(question, rpc_servers)
             connection.send(os.getpid())
+        elif isinstance(question, TryRepacking):
+            from kvdesk.backend.llama.repack_probe import try_extra_buffer_types
+
+            try_extra_buffer_types()
+            connection.send(Answer())
         elif helper:
             connection.send(helper.answer(question))
     if helper:

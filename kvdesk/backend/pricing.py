@@ -11,12 +11,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from kvdesk import paths
 from kvdesk.backend import options
 from kvdesk.backend.calibration import Calibration
 from kvdesk.backend.cost_line import CostLine
 from kvdesk.backend.dry_run import DryRun
 from kvdesk.backend.estimate import estimate
 from kvdesk.backend.explain import TABLE_LENGTHS, TABLE_TYPES, formula_bytes
+from kvdesk.backend.fallback import remember
 from kvdesk.backend.footprint import Footprint
 from kvdesk.backend.messages import BufferKind
 from kvdesk.backend.model_file import ModelFile
@@ -38,6 +40,7 @@ from kvdesk.errors import PlanError, SettingsError
 log = logging.getLogger(__name__)
 
 SHORTEST = 256
+NO_REPACKING = "This CPU fails with llama.cpp's repacked weights, so the engine will run without them."
 CURVE_POINTS = 128
 
 
@@ -82,7 +85,12 @@ class Pricer:
         if self._failed:
             return estimate(self.model, settings, (self._failed,))
         try:
-            return self._dry_run.ask(settings)
+            footprint = self._dry_run.ask(settings)
+            if settings.model.use_extra_bufts and _is_repacked(footprint) and not self._repacking_works():
+                plain = replace(settings, model=replace(settings.model, use_extra_bufts=False))
+                footprint = self._dry_run.ask(plain)
+                return replace(footprint, warnings=(*footprint.warnings, NO_REPACKING))
+            return footprint
         except SettingsError as error:
             raise SettingsError(str(error), self._nearest(settings)) from error
         except PlanError as error:
@@ -176,6 +184,13 @@ class Pricer:
 
     # --- inner workings ------------------------------------------------------------------------------------------
 
+    def _repacking_works(self) -> bool:
+        """Tried once, and remembered for this machine where it failed: the engine then starts without."""
+        works = self._dry_run.repacking_works()
+        if not works:
+            remember(paths.fallback_file())
+        return works
+
     def _kv_bytes(self, settings: EngineSettings, length: int, cache_type: str) -> int | None:
         context = replace(settings.context, n_ctx=pad256(length), type_k=cache_type, type_v=cache_type)
         try:
@@ -256,6 +271,12 @@ def curve_lengths(highest: int, points: int = CURVE_POINTS, step: int = SHORTEST
     if count <= points:
         return tuple(step * n for n in range(1, count + 1))
     return tuple(sorted({step * round(1 + (count - 1) * n / (points - 1)) for n in range(points)}))
+
+
+def _is_repacked(footprint: Footprint) -> bool:
+    """Whether weights lie in one of the CPU's extra buffer types (CPU_REPACK, AMX)."""
+    weights = (b for b in footprint.buffers if b.kind is BufferKind.WEIGHTS and b.device == "CPU")
+    return any(b.name not in ("CPU", "CPU_Mapped") and not b.name.endswith("_Host") for b in weights)
 
 
 def _with_n_ctx(settings: EngineSettings, n_ctx: int) -> EngineSettings:

@@ -19,8 +19,8 @@ import llama_cpp.llama_cpp as lib
 from kvdesk.backend.footprint import DRY_RUN, Footprint
 from kvdesk.backend.gguf_header import Tensor
 from kvdesk.backend.llama import breakdown, library, report
-from kvdesk.backend.llama.context import context_params
 from kvdesk.backend.llama.model import LOAD_MODE_NONE, model_params
+from kvdesk.backend.llama.params import context_params
 from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, pad256
 from kvdesk.errors import PlanError, SettingsError
