@@ -32,6 +32,7 @@ from kvdesk.backend.llama.kv_state import (
 )
 from kvdesk.backend.llama.library import ggml
 
+Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 _CHUNK_VALUES = 1 << 20
@@ -241,29 +242,30 @@ def _write_block(view: memoryview, block: StateBlock, plan: _BlockPlan, out: mem
                     struct.pack_into("<iQ", out, at, target.type.id, target.cell_bytes)
                 at += 12
                 size = target.cell_bytes * block.cells
-                pending.append(pool.submit(_convert_tensor, view, block, tensor_plan, out[at : at + size]))
+                pending.append(pool.submit(_convert_tensor, view, block.cells, tensor_plan, out[at : at + size]))
                 at += size
             for conversion in pending:
                 conversion.result()
     # the counts of the other streams: zero, as the buffer is
 
 
-def _convert_tensor(view: memoryview, block: StateBlock, plan: _TensorPlan, out: memoryview) -> None:
+def _convert_tensor(view: memoryview, cells: int, plan: _TensorPlan, out: memoryview) -> None:
     source, target, rotation = plan
-    into = np.frombuffer(out, np.uint8)
-    into = into.reshape((target.n_values, block.cells, -1) if target.transposed else (block.cells, -1))
-    stored = stored_cells(view, block, source)
-    for cells in _chunks(block.cells, source.n_values):
-        piece = stored[:, cells].transpose(1, 0, 2) if source.transposed else stored[cells]
-        if source.type == target.type and not rotation:
-            turned = np.ascontiguousarray(piece).reshape(piece.shape[0], -1)
-        else:
-            rows = np.ascontiguousarray(piece)
-            turned = _from_floats(_rotated(_to_floats(rows, source), rotation), target.type)
+    stored = stored_cells(view, source, cells)
+    into = stored_cells(out, target, cells, start=0)
+    for part in _chunks(cells, source.n_values):
+        rows = _rows(stored[:, part].T if source.transposed else stored[part])
+        if source.type != target.type or rotation:
+            rows = _from_floats(_rotated(_to_floats(rows, source), rotation), target.type)
         if target.transposed:
-            into[:, cells] = turned.reshape(turned.shape[0], target.n_values, -1).transpose(1, 0, 2)
+            into[:, part] = rows.view(into.dtype).T
         else:
-            into[cells] = turned
+            into[part] = rows
+
+
+def _rows(stored: NDArray[Any]) -> Bytes:
+    """(cells, bytes of a cell), contiguous, from cell-major bytes or words."""
+    return np.ascontiguousarray(stored).view(np.uint8)
 
 
 def _chunks(cells: int, n_values: int) -> Iterator[slice]:
@@ -274,8 +276,8 @@ def _chunks(cells: int, n_values: int) -> Iterator[slice]:
 
 def _values_of(view: memoryview, block: StateBlock, tensor: CacheTensor) -> Floats:
     """(cells, n_values) of a small block."""
-    stored = stored_cells(view, block, tensor)
-    return _to_floats(np.ascontiguousarray(stored.transpose(1, 0, 2) if tensor.transposed else stored), tensor)
+    stored = stored_cells(view, tensor, block.cells)
+    return _to_floats(_rows(stored.T if tensor.transposed else stored), tensor)
 
 
 def _rotated(values: Floats, size: int) -> Floats:
@@ -325,7 +327,7 @@ def _traits(type_id: int) -> Any:
     return traits
 
 
-def _to_floats(rows: NDArray[np.uint8], tensor: CacheTensor) -> Floats:
+def _to_floats(rows: Bytes, tensor: CacheTensor) -> Floats:
     """(cells, n_values) from the stored bytes of whole cells."""
     cells = rows.shape[0]
     if tensor.type.name == "f32":
@@ -335,7 +337,7 @@ def _to_floats(rows: NDArray[np.uint8], tensor: CacheTensor) -> Floats:
     return floats
 
 
-def _from_floats(floats: Floats, cache_type: CacheType) -> NDArray[np.uint8]:
+def _from_floats(floats: Floats, cache_type: CacheType) -> Bytes:
     """(cells, bytes of a cell) of ``cache_type``."""
     cells, n_values = floats.shape
     if cache_type.name == "f32":

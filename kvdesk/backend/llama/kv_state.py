@@ -227,7 +227,7 @@ def without_passed_cells(state: State, layout: StateLayout, n_swa: int) -> bytea
     at = ring.meta[1]
     for tensor in (*ring.keys, *ring.values):
         smaller += view[at : tensor.start]
-        stored = stored_cells(view, ring, tensor)
+        stored = stored_cells(view, tensor, ring.cells)
         smaller += (stored[:, kept] if tensor.transposed else stored[kept]).tobytes()
         at = tensor.start + tensor.cell_bytes * ring.cells
     smaller += view[at:]
@@ -240,11 +240,17 @@ def cell_records(view: memoryview, block: StateBlock) -> NDArray[np.int32]:
     return np.frombuffer(view, "<i4", (end - start) // 4, start).reshape(block.cells, -1)
 
 
-def stored_cells(view: memoryview, block: StateBlock, tensor: CacheTensor) -> NDArray[np.uint8]:
-    """The bytes of ``tensor``, not copied: (cells, cell_bytes), or transposed (n_values, cells, bytes of one value)."""
-    flat = np.frombuffer(view, np.uint8, tensor.cell_bytes * block.cells, tensor.start)
-    shape = (tensor.n_values, block.cells, -1) if tensor.transposed else (block.cells, -1)
-    return flat.reshape(shape)
+def stored_cells(
+    buffer: State, tensor: CacheTensor, cells: int, start: int | None = None
+) -> NDArray[np.unsignedinteger]:
+    """``tensor`` as it lies in ``buffer``, not copied: (cells, cell_bytes) of bytes, or transposed (n_values, cells) of
+    words as wide as one value. At ``start``, if given, instead of the tensor's own place.
+    """
+    start = tensor.start if start is None else start
+    if tensor.transposed:
+        word = np.dtype(f"u{tensor.type.block_bytes}")
+        return np.frombuffer(buffer, word, tensor.n_values * cells, start).reshape(tensor.n_values, cells)
+    return np.frombuffer(buffer, np.uint8, tensor.cell_bytes * cells, start).reshape(cells, tensor.cell_bytes)
 
 
 # --- parsing ---------------------------------------------------------------------------------------------------
