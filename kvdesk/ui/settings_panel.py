@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from PySide6.QtCore import QEvent, QObject, QSignalBlocker, Qt, Signal
+from PySide6.QtCore import QSignalBlocker, Signal
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -17,7 +17,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QScrollArea,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -38,6 +37,7 @@ from kvdesk.backend.settings import (
 from kvdesk.ui.context_length import ContextLength
 from kvdesk.ui.form import FieldForm
 from kvdesk.ui.numbers import MIB, format_bytes, format_bytes_delta, format_ms, format_tokens
+from kvdesk.ui.scroll_column import ScrollColumn
 from kvdesk.ui.theme import Theme, set_role
 
 CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full")
@@ -223,7 +223,7 @@ class SettingsPanel(QWidget):
         for form in self._forms.values():
             cast("QGridLayout", form.layout()).setColumnMinimumWidth(0, LABEL_WIDTH_PX)
         column.addStretch(1)
-        return _Column(page)
+        return ScrollColumn(page)
 
     def _build_overflow(self) -> QWidget:
         words = {
@@ -403,26 +403,6 @@ class SettingsPanel(QWidget):
         if not self._prompt_speed:
             return ""
         return self.tr(" (about {0})").format(format_ms(self._tokens_in_use / self._prompt_speed * 1000))
-
-
-class _Column(QScrollArea):
-    """Scrolls down only: never narrower than what is in it."""
-
-    def __init__(self, page: QWidget) -> None:
-        super().__init__()
-        self.setWidget(page)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.viewport().setAutoFillBackground(False)
-        page.setAutoFillBackground(False)
-        page.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Follow the page's own least width."""
-        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
-            self.setMinimumWidth(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
-        return super().eventFilter(watched, event)
 
 
 def _labelled(text: str, editor: QWidget, tip: str) -> QWidget:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
-from kvdesk.backend.messages import Buffer, BufferKind, KvState
-from kvdesk.backend.plan import Curve, CurvePoint, DevicePlan, KvPlan, MemoryPlan, Option, Verdict
+from kvdesk.backend.calibration import Comparison, compare
+from kvdesk.backend.footprint import Footprint
+from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock, ContextFacts, KvState
+from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.plan import CapacityCell, Curve, CurvePoint, DevicePlan, KvPlan, MemoryPlan, Option, Verdict
 from kvdesk.backend.samples import DomainReading, MachineReading, Sample
 from kvdesk.backend.settings import ContextSettings, EngineSettings
 
@@ -44,7 +48,7 @@ def plan(n_ctx: int = 32_768, gpu: bool = False, line: int = 7 * GIB) -> MemoryP
     sentence = f"Fits, {room / GIB:.1f} GiB under the line" if room >= 0 else f"Does not fit by {-room / GIB:.1f} GiB"
     return MemoryPlan(
         settings, "dry-run", n_ctx, n_ctx, True, devices, KvPlan(KV_BYTES_PER_CELL, n_ctx, n_ctx * KV_BYTES_PER_CELL, None),
-        Verdict("fits" if room >= 0 else "does-not-fit", sentence, alarm, "RAM", room, 41_216), 41_216, options(settings, devices[0]),
+        Verdict("fits" if room >= 0 else "does-not-fit", sentence, alarm, "RAM", room, 41_216), 41_216, options(settings, devices[0]), footprint=footprint(n_ctx, gpu),
     )  # fmt: skip
 
 
@@ -133,3 +137,48 @@ def curves(last: int = 131_072, line: int | None = int(7.3 * GIB)) -> tuple[Curv
         curve("q8_0", "q8_0", 51 * 1024, last, line),
         curve("q4_0", "q4_0", 27 * 1024, last, line),
     )
+
+
+def model() -> ModelFile:
+    """A grouped-query model whose cache takes 96 KiB a token: 24 layers, 8 of 32 heads, 128 values."""
+    n = 24
+    facts = {
+        "path": Path("example-8b-Q4_K_M.gguf"), "part_paths": (), "missing_parts": (), "is_complete": True, "name": "Example 8B",
+        "architecture": "llama", "n_layer": n, "n_ctx_train": 131_072, "n_embd": 4096, "n_vocab": 128_256, "has_vocab": True,
+        "has_chat_template": True, "n_head": (32,) * n, "n_head_kv": (8,) * n, "head_size_k": 128, "head_size_v": 128,
+        "head_size_k_swa": 0, "head_size_v_swa": 0, "sliding_window": None, "windowed_layers": (False,) * n,
+        "recurrent_layers": (False,) * n, "cached_layers": (True,) * n, "kv_lora_rank": None, "expert_count": 0,
+        "expert_used_count": 0, "is_causal": True, "attention": ("GQA",), "file_type": 15, "quantization": "Q4_K_M",
+        "size_bytes": 1843 * MIB, "tensors": (), "metadata": {}, "truncated_part": None,
+    }  # fmt: skip
+    return ModelFile(**{field.name: facts.get(field.name, False) for field in fields(ModelFile)})
+
+
+def footprint(n_ctx: int, gpu: bool = False) -> Footprint:
+    """As the dry run would answer."""
+    cache = CacheBlock("kv", n_ctx, 24, n_ctx * KV_BYTES_PER_CELL, "f16", "f16")
+    settings = EngineSettings(context=ContextSettings(n_ctx=n_ctx))
+    return Footprint(settings, "dry-run", n_ctx, n_ctx, True, buffers(n_ctx, gpu), (cache,))
+
+
+def context(cells: int = 4096, used: int = 1500, limit: int = 32_768, gpu: bool = False) -> ContextFacts:
+    """The context that a load or a growth step made."""
+    kv = KvState(used, cells, used * KV_BYTES_PER_CELL, cells * KV_BYTES_PER_CELL)
+    settings = ContextSettings(n_ctx=limit)
+    return ContextFacts(settings, cells, limit, True, buffers(cells, gpu), (), kv, "new", 0, 12.0)
+
+
+def comparison(cells: int = 4096, gpu: bool = False) -> Comparison:
+    """What a load of ``plan(cells)`` came to."""
+    held = {domain.name: domain.engine_bytes for domain in sample(cells=cells, gpu=gpu).domains}
+    return compare(plan(cells, gpu), model(), buffers(cells, gpu), held)
+
+
+def capacity() -> tuple[CapacityCell, ...]:
+    """1 to 8 conversations of 4k to 32k tokens against a line of 7 GiB."""
+    cells = []
+    for n_seq in (1, 2, 4, 8):
+        for n_ctx in (4096, 8192, 16_384, 32_768):
+            kv = n_seq * n_ctx * KV_BYTES_PER_CELL
+            cells.append(CapacityCell(n_seq, n_ctx, 2 * GIB + kv, kv, 2 * GIB + kv <= 7 * GIB))
+    return tuple(cells)

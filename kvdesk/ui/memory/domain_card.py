@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from kvdesk.backend.messages import Buffer
@@ -45,6 +46,7 @@ class DomainCard(QFrame):
         self._latest: tuple[Sample, DomainReading, Parts | None] | None = None
         self._max_n_ctx: int | None = None
         self._n_ctx_train: int | None = None
+        self._description = ""
         self._is_compact = False
         self._is_hovering = False
         set_role(self, "card")
@@ -82,7 +84,9 @@ class DomainCard(QFrame):
 
     def show_description(self, description: str) -> None:
         """The device in its maker's words."""
-        self._subtitle.setText(description)
+        self._description = description
+        self._subtitle.setToolTip(description)
+        self._elide_subtitle()
 
     def build_now(self) -> None:
         """Make the plot (imports pyqtgraph)."""
@@ -142,6 +146,11 @@ class DomainCard(QFrame):
             self._plot.set_theme(theme)
         self._show_standing()
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """The device's name takes what room there is."""
+        super().resizeEvent(event)
+        self._elide_subtitle()
+
     # --- building ----------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
@@ -168,7 +177,7 @@ class DomainCard(QFrame):
         set_role(self._placeholder, "muted")
         self._legend = Legend(self._theme)
         self._layout = QVBoxLayout(self)
-        self._layout.setContentsMargins(12, 8, 12, 8)
+        self._layout.setContentsMargins(8, 8, 8, 8)
         self._layout.setSpacing(4)
         self._layout.addLayout(top)
         for widget in (self._words, self._bar, self._placeholder, self._legend):
@@ -181,6 +190,11 @@ class DomainCard(QFrame):
 
     def _plot_height(self) -> int:
         return COMPACT_PLOT_HEIGHT_PX if self._is_compact else PLOT_HEIGHT_PX
+
+    def _elide_subtitle(self) -> None:
+        metrics = self._subtitle.fontMetrics()
+        width = self._subtitle.width()
+        self._subtitle.setText(metrics.elidedText(self._description, Qt.TextElideMode.ElideRight, width))
 
     def _on_moment_hovered(self, moment: Moment | None) -> None:
         self._is_hovering = moment is not None

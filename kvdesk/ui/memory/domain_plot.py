@@ -25,6 +25,8 @@ from kvdesk.ui.theme import Theme, mix
 
 RECENT_S = 600.0
 SHORTEST_S = 5.0
+SHORTEST_FOLLOWED_S = 60.0
+"""A young session fills the chart: it starts with a minute and widens to the ten."""
 SERIES = (*LAYERS, "others", "ceiling", "oom_line", "predicted", "capacity")
 """What a row holds: for each layer the height of its top edge (all below included), then single values."""
 
@@ -358,7 +360,8 @@ class DomainPlot(pg.PlotWidget):
             return
         if self._following:
             end = self._paused_at if self._paused_at is not None else newest
-            self.setXRange(end - self._span_s, end, padding=0)
+            young = max(SHORTEST_FOLLOWED_S, end - float(self._history.times[0]))
+            self.setXRange(end - min(self._span_s, young), end, padding=0)
             self._redraw_timer.stop()  # the range change asked for what is done right now
         start, end = self.visible_range
         if self._paused_at is not None:

@@ -52,7 +52,7 @@ def part_words(name: str) -> tuple[str, str]:
             tr("Legend", "In use by everything but the engine; hangs from the top of the chart."),
         ),
         "oom_line": (tr("Legend", "OOM line"), tr("Legend", "What the engine may hold now, less the safety margin.")),
-        "predicted": (tr("Legend", "At full context"), tr("Legend", "Predicted total when the context is full.")),
+        "predicted": (tr("Legend", "Full context"), tr("Legend", "Predicted total when the context is full.")),
     }  # fmt: skip
     return words[name]
 
@@ -66,6 +66,9 @@ class Legend(QWidget):
         self._swatches: dict[str, Swatch] = {}
         self._names: dict[str, QLabel] = {}
         self._values: dict[str, QLabel] = {}
+        font = self.font()
+        font.setPointSizeF(font.pointSizeF() - 1)  # many numbers in a narrow dock
+        self.setFont(font)
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(6)
@@ -112,6 +115,8 @@ class Legend(QWidget):
         label, value = QLabel(name), QLabel("–")
         value.setAlignment(Qt.AlignmentFlag.AlignRight)
         value.setAccessibleName(name)
+        label.setFont(self.font())
+        value.setFont(self.font())
         label.setToolTip(tip)
         value.setToolTip(tip)
         set_role(label, "muted")

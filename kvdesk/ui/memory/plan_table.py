@@ -1,11 +1,11 @@
 """The plan as a table: every component in every domain, predicted, measured and the error; the verdict on top. UI thread.
 
-Two views: what the setting costs at full context (against what is loaded), and what was loaded as predicted and measured.
+Three views: what the setting costs at full context, what was loaded as predicted and measured, and earlier loads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import Qt
@@ -22,65 +22,29 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from kvdesk.backend.messages import Buffer, BufferKind
-from kvdesk.backend.plan import DevicePlan, MemoryPlan, domain_name
-from kvdesk.backend.samples import Sample
-from kvdesk.ui.numbers import format_bytes, format_bytes_delta, format_exact_bytes, format_tokens
+from kvdesk.backend.calibration import Comparison
+from kvdesk.backend.explain import why
+from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.plan import DevicePlan, MemoryPlan
+from kvdesk.ui.numbers import MIB, format_bytes, format_bytes_delta, format_clock, format_exact_bytes, format_tokens
 from kvdesk.ui.theme import Theme, set_role
 
 COMPONENTS = ("weights_mapped", "weights", "kv", "recurrent", "compute", "output", "overhead")
 ALWAYS_SHOWN = frozenset({"kv", "compute"})
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was loaded: ``plan`` predicted for just that context, ``by_domain`` component -> bytes as llama.cpp and the
-    system say; None where unknown."""
-
-    plan: MemoryPlan
-    by_domain: Mapping[str, Mapping[str, int | None]]
-
-
-def measured(plan: MemoryPlan, buffers: tuple[Buffer, ...], sample: Sample | None) -> Measured:
-    """Lay llama.cpp's real ``buffers`` and the monitor's ``sample`` beside ``plan``.
-
-    "resident" is the engine's measured bytes; "overhead" what of it no buffer explains, known only where nothing is
-    lazily given, that is on devices.
-    """
-    rows: dict[str, dict[str, int | None]] = {}
-    for device in plan.devices:
-        mine = [buffer for buffer in buffers if domain_name(buffer.device) == device.name]
-        row: dict[str, int | None] = {name: _sum(mine, name) for name in COMPONENTS if name != "overhead"}
-        reading = sample.domain(device.name) if sample else None
-        row["resident"] = reading.engine_bytes if reading else None
-        in_buffers = sum(buffer.size_bytes for buffer in mine)
-        is_device = device.kind != "ram" and row["resident"] is not None
-        row["overhead"] = max(0, row["resident"] - in_buffers) if is_device and row["resident"] is not None else None
-        row["total"] = None if row["overhead"] is None else in_buffers + row["overhead"]
-        rows[device.name] = row
-    return Measured(plan, rows)
-
-
-def components_of(loaded: Measured) -> list[dict[str, str | int | None]]:
-    """Predicted and actual as plain values, for the session log's "predicted" event (its ``components``)."""
-    rows: list[dict[str, str | int | None]] = []
-    for device in loaded.plan.devices:
-        actual = loaded.by_domain.get(device.name, {})
-        for name in (*COMPONENTS, "resident"):
-            predicted, real = _component(device, name), actual.get(name)
-            if predicted or real:
-                rows.append({"domain": device.name, "name": name, "predicted_bytes": predicted, "actual_bytes": real})
-    return rows
+WHY = {"weights_mapped": "mapped", "resident": "total"}
+"""Rows whose name in explain.why is another."""
 
 
 class PlanTable(QWidget):
-    """The verdict in a sentence, what it rests on, and the table."""
+    """The verdict in a sentence, what it rests on, the table, and why the chosen figure is what it is."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
         self._plan: MemoryPlan | None = None
-        self._loaded: Measured | None = None
+        self._model: ModelFile | None = None
+        self._loaded: tuple[MemoryPlan, Comparison] | None = None
+        self._history: tuple[Comparison, ...] = ()
         self._verdict = QLabel()
         self._verdict.setWordWrap(True)
         self._source = QLabel()
@@ -89,22 +53,27 @@ class PlanTable(QWidget):
         self._warnings = QLabel()
         self._warnings.setWordWrap(True)
         set_role(self._warnings, "amber")
-        self._as_set = self._view_button(self.tr("This setting"), self.tr("What the setting costs at full context"))
-        self._as_loaded = self._view_button(
-            self.tr("As loaded"), self.tr("What was loaded: predicted, measured, error")
-        )
+        self._views = {
+            "set": self._view_button(self.tr("This setting"), self.tr("What the setting costs at full context")),
+            "loaded": self._view_button(self.tr("As loaded"), self.tr("What was loaded: predicted, measured, error")),
+            "history": self._view_button(self.tr("History"), self.tr("How well earlier loads met their prediction")),
+        }
         self._group = QButtonGroup(self)
         views = QHBoxLayout()
         views.setSpacing(4)
-        for button in (self._as_set, self._as_loaded):
+        for button in self._views.values():
             self._group.addButton(button)
             views.addWidget(button)
         views.addStretch(1)
-        self._as_set.setChecked(True)
-        self._as_loaded.setEnabled(False)
+        self._views["set"].setChecked(True)
         self._group.buttonClicked.connect(self._refresh)
         self._tree = _Tree()
         self._tree.setAccessibleName(self.tr("Memory plan"))
+        self._tree.currentItemChanged.connect(self._on_row_chosen)
+        self._why = QLabel()
+        self._why.setWordWrap(True)
+        self._why.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        set_role(self._why, "muted")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -112,22 +81,27 @@ class PlanTable(QWidget):
             layout.addWidget(widget)
         layout.addLayout(views)
         layout.addWidget(self._tree, 1)
+        layout.addWidget(self._why)
         self._refresh()
 
-    def show_plan(self, plan: MemoryPlan | None) -> None:
-        """What the present setting costs; None when no model is chosen."""
-        self._plan = plan
+    def show_plan(self, plan: MemoryPlan | None, model: ModelFile | None = None) -> None:
+        """What the present setting costs; None when no model is chosen. With ``model`` every figure answers "why"."""
+        self._plan, self._model = plan, model
         self._refresh()
 
-    def show_loaded(self, loaded: Measured | None) -> None:
-        """What is loaded, measured; None when nothing is."""
+    def show_loaded(self, plan: MemoryPlan | None, comparison: Comparison | None) -> None:
+        """What was loaded, as it was predicted (``plan`` for just that context) and as it was measured."""
         was_loaded = self._loaded is not None
-        self._loaded = loaded
-        self._as_loaded.setEnabled(loaded is not None)
-        if loaded is None:
-            self._as_set.setChecked(True)
-        elif not was_loaded:
-            self._as_loaded.setChecked(True)
+        self._loaded = (plan, comparison) if plan is not None and comparison is not None else None
+        if self._loaded is None and self._views["loaded"].isChecked():
+            self._views["set"].setChecked(True)
+        elif self._loaded is not None and not was_loaded and self._views["set"].isChecked():
+            self._views["loaded"].setChecked(True)
+        self._refresh()
+
+    def show_history(self, history: Sequence[Comparison]) -> None:
+        """Every load compared so far on this machine, oldest first."""
+        self._history = tuple(history)
         self._refresh()
 
     def set_theme(self, theme: Theme) -> None:
@@ -139,6 +113,15 @@ class PlanTable(QWidget):
     def verdict(self) -> str:
         """The sentence on top."""
         return self._verdict.text()
+
+    @property
+    def why(self) -> str:
+        """What is said about the chosen figure."""
+        return self._why.text()
+
+    def choose_view(self, name: str) -> None:
+        """Turn to "set", "loaded" or "history", as if its button had been clicked."""
+        self._views[name].click()
 
     def as_text(self) -> str:
         """The table as tab-separated lines."""
@@ -155,104 +138,170 @@ class PlanTable(QWidget):
         return button
 
     def _refresh(self, *_: object) -> None:
-        plan = self._plan or (self._loaded.plan if self._loaded else None)
+        self._views["loaded"].setEnabled(self._loaded is not None)
+        self._views["history"].setEnabled(bool(self._history))
+        self._why.hide()
+        plan = self._plan or (self._loaded[0] if self._loaded else None)
+        for label in (self._source, self._warnings):
+            label.hide()
         if plan is None:
             self._verdict.setText(self.tr("Choose a model to see what it will take."))
             set_role(self._verdict, "muted")
-            for label in (self._source, self._warnings):
-                label.hide()
-            self._tree.fill((), (), QColor(self._theme.text_muted))
-            return
-        self._verdict.setText(plan.verdict.sentence)
-        set_role(self._verdict, plan.verdict.alarm or "heading")
-        self._warnings.setText("\n".join(plan.warnings))
-        self._warnings.setVisible(bool(plan.warnings))
-        self._source.show()
-        if self._as_loaded.isChecked() and self._loaded is not None:
-            self._show_as_loaded(self._loaded)
         else:
+            self._verdict.setText(plan.verdict.sentence)
+            set_role(self._verdict, plan.verdict.alarm or "heading")
+            self._warnings.setText("\n".join(plan.warnings))
+            self._warnings.setVisible(bool(plan.warnings))
+        if self._views["history"].isChecked():
+            self._show_history()
+        elif self._views["loaded"].isChecked() and self._loaded is not None:
+            self._show_as_loaded(*self._loaded)
+        elif plan is not None:
             self._show_as_set(plan)
+        else:
+            self._fill((), ())
+
+    def _say_source(self, text: str) -> None:
+        self._source.setText(text)
+        self._source.show()
+
+    def _fill(self, titles: Sequence[str], groups: Sequence[_Group]) -> None:
+        self._tree.fill(titles, groups, QColor(self._theme.text_muted))
 
     def _show_as_set(self, plan: MemoryPlan) -> None:
         source = (
             self.tr("llama.cpp's own dry run") if plan.source == "dry-run" else self.tr("an estimate from the header")
         )
-        self._source.setText(self.tr("At {0} tokens, from {1}.").format(format_tokens(plan.n_ctx), source))
-        now = {device.name: device for device in self._loaded.plan.devices} if self._loaded else {}
+        self._say_source(self.tr("At {0} tokens, from {1}.").format(format_tokens(plan.n_ctx), source))
         titles = [self.tr("Component"), self.tr("Predicted")]
-        if now:
+        if self._loaded:
             titles.append(self.tr("vs. loaded"))
         groups = []
         for device in plan.devices:
+            loaded = self._loaded[0].device(device.name) if self._loaded else None
             rows = []
-            loaded = now.get(device.name)
             for name, value, words in self._component_rows(device):
                 cells = [format_bytes(value)]
-                if now:
+                if self._loaded:
                     before = _component(loaded, name) if loaded else 0
-                    cells.append(_error_words(None if value is None or before is None else value - before))
-                rows.append(_Row(words, cells, format_exact_bytes(value), is_sum=name in ("total", "resident")))
-            groups.append(_Group(self._domain_words(device), rows + self._line_rows(device), device.fits is False))
-        self._tree.fill(titles, groups, QColor(self._theme.text_muted))
+                    cells.append(_difference_words(None if value is None or before is None else value - before))
+                rows.append(self._row(plan, device, name, words, cells, format_exact_bytes(value)))
+            groups.append(_Group(_domain_words(device), rows + self._line_rows(plan, device)))
+        self._fill(titles, groups)
 
-    def _show_as_loaded(self, loaded: Measured) -> None:
-        self._source.setText(self.tr("With {0} cells allocated, as loaded.").format(format_tokens(loaded.plan.n_ctx)))
-        titles = [self.tr("Component"), self.tr("Predicted"), self.tr("Actual"), self.tr("Error")]
+    def _show_as_loaded(self, plan: MemoryPlan, comparison: Comparison) -> None:
+        self._say_source(
+            self.tr("With {0} cells allocated, measured at {1}.").format(
+                format_tokens(plan.n_ctx), format_clock(comparison.time_s)
+            )
+        )
         groups = []
-        for device in loaded.plan.devices:
-            actual = loaded.by_domain.get(device.name, {})
+        for device in plan.devices:
+            words = self._component_words(device) | {
+                "weights": self.tr("Weights"),
+                "overhead": self.tr("Overhead"),
+                "total": self.tr("Resident"),
+            }
             rows = []
-            for name, value, words in self._component_rows(device, actual):
-                real = actual.get("resident" if name == "total" and not _is_split(device) else name)
-                error = None if value is None or real is None else real - value
-                tip = self.tr("Predicted {0}, measured {1}").format(format_exact_bytes(value), format_exact_bytes(real))
-                if error and value:
-                    tip += self.tr(", error {0}").format(f"{error / value:+.2%}")
-                cells = [format_bytes(value), "–" if real is None else format_bytes(real), _error_words(error)]
-                rows.append(_Row(words, cells, tip, is_sum=name in ("total", "resident")))
-            groups.append(_Group(self._domain_words(device), rows + self._line_rows(device), device.fits is False))
-        self._tree.fill(titles, groups, QColor(self._theme.text_muted))
+            for row in comparison.rows:
+                if row.domain != device.name or not (row.predicted_bytes or row.actual_bytes):
+                    continue
+                tip = self.tr("Predicted {0}, measured {1}").format(
+                    format_exact_bytes(row.predicted_bytes), format_exact_bytes(row.actual_bytes)
+                )
+                if row.error_bytes and row.predicted_bytes:
+                    tip += self.tr(", error {0}").format(f"{row.error_bytes / row.predicted_bytes:+.2%}")
+                cells = [
+                    format_bytes(row.predicted_bytes),
+                    format_bytes(row.actual_bytes),
+                    _difference_words(row.error_bytes),
+                ]
+                rows.append(self._row(plan, device, row.component, words.get(row.component, row.component), cells, tip))
+            groups.append(_Group(_domain_words(device), rows))
+        self._fill([self.tr("Component"), self.tr("Predicted"), self.tr("Actual"), self.tr("Error")], groups)
 
-    def _component_rows(
-        self, device: DevicePlan, actual: Mapping[str, int | None] | None = None
-    ) -> list[tuple[str, int | None, str]]:
-        """(key, predicted bytes, words) for every row worth showing, sums last."""
-        words = {
+    def _show_history(self) -> None:
+        self._say_source(self.tr("{0} loads compared on this machine.").format(len(self._history)))
+        groups = []
+        for comparison in reversed(self._history):
+            types = f"K {comparison.type_k} V {comparison.type_v}"
+            name = comparison.model.split(" (")[0]  # the key tells files of one name apart by their size
+            words = f"{name}  ·  {format_tokens(comparison.n_ctx)}  ·  {types}"
+            rows = [
+                _Row(
+                    row.domain,
+                    [
+                        format_bytes(row.predicted_bytes),
+                        format_bytes(row.actual_bytes),
+                        _difference_words(row.error_bytes),
+                    ],
+                    self.tr("Predicted {0}, measured {1}").format(
+                        format_exact_bytes(row.predicted_bytes), format_exact_bytes(row.actual_bytes)
+                    ),
+                )
+                for row in comparison.rows
+                if row.component == "total"
+            ]
+            groups.append(_Group(words, rows))
+        self._fill([self.tr("Load"), self.tr("Predicted"), self.tr("Actual"), self.tr("Error")], groups)
+
+    def _component_words(self, device: DevicePlan) -> dict[str, str]:
+        return {
             "weights_mapped": self.tr("Weights, mapped"),
-            "weights": self.tr("Weights"),
+            "weights": self.tr("Weights, anonymous") if device.weights_mapped_bytes else self.tr("Weights"),
             "kv": self.tr("KV cache"),
             "recurrent": self.tr("Recurrent state"),
             "compute": self.tr("Compute"),
             "output": self.tr("Output"),
-            "overhead": self.tr("Overhead (learned)") if device.overhead_learned else self.tr("Overhead (typical)"),
+            "overhead": self.tr("Overhead, learned") if device.overhead_learned else self.tr("Overhead, typical"),
         }
-        rows = []
-        for name in COMPONENTS:
-            value = _component(device, name)
-            if value != 0 or name in ALWAYS_SHOWN or (actual or {}).get(name):
-                rows.append((name, value, words[name]))
-        if _is_split(device):
-            rows.append(("total", device.total_bytes, self.tr("Reserved")))
-            rows.append(("resident", device.resident_bytes, self.tr("Resident")))
-        else:
-            rows.append(("total", device.total_bytes, self.tr("Total")))
-        return rows
 
-    def _line_rows(self, device: DevicePlan) -> list[_Row]:
+    def _component_rows(self, device: DevicePlan) -> list[tuple[str, int | None, str]]:
+        """(key, predicted bytes, words) for every row worth showing, sums last."""
+        words = self._component_words(device)
+        rows = [
+            (name, value, words[name])
+            for name in COMPONENTS
+            if (value := _component(device, name)) != 0 or name in ALWAYS_SHOWN
+        ]
+        if abs(device.total_bytes - device.resident_bytes) < MIB:
+            return [*rows, ("total", device.total_bytes, self.tr("Total"))]
+        return [
+            *rows,
+            ("total", device.total_bytes, self.tr("Reserved")),
+            ("resident", device.resident_bytes, self.tr("Resident")),
+        ]
+
+    def _line_rows(self, plan: MemoryPlan, device: DevicePlan) -> list[_Row]:
         lines = (
-            (self.tr("OOM line"), device.oom_line_bytes, self.tr("The ceiling less the safety margin")),
-            (self.tr("Ceiling now"), device.ceiling_bytes, self.tr("What the engine may hold here in all, now")),
-            (self.tr("Other programs"), device.others_bytes, self.tr("In use by everything but the engine")),
-            (self.tr("Capacity"), device.capacity_bytes, self.tr("What there is")),
+            ("line", self.tr("OOM line"), device.oom_line_bytes),
+            ("ceiling", self.tr("Ceiling now"), device.ceiling_bytes),
+            ("others", self.tr("Other programs"), device.others_bytes),
+            ("capacity", self.tr("Capacity"), device.capacity_bytes),
         )
-        rows = [_Row(words, [format_bytes(value)], tip, is_line=True) for words, value, tip in lines]
         room = device.room_bytes
         words = self.tr("Room") if room is None or room >= 0 else self.tr("Over the line")
         value = format_bytes(None if room is None else abs(room))
-        return [_Row(words, [value], format_exact_bytes(room), is_sum=True, is_bad=device.fits is False), *rows]
+        return [
+            self._row(plan, device, "room", words, [value], format_exact_bytes(room)),
+            *(self._row(plan, device, key, text, [format_bytes(size)], "") for key, text, size in lines),
+        ]
 
-    def _domain_words(self, device: DevicePlan) -> str:
-        return f"{device.name}  ·  {device.description}" if device.description else device.name
+    def _row(self, plan: MemoryPlan, device: DevicePlan, key: str, words: str, cells: list[str], tip: str) -> _Row:
+        reasons = why(WHY.get(key, key), plan, device, self._model) if self._model else ()
+        return _Row(
+            words,
+            cells,
+            tip,
+            "\n".join(_sentence(reason) for reason in reasons),
+            is_sum=key in ("total", "resident", "room"),
+            is_line=key in ("line", "ceiling", "others", "capacity"),
+        )
+
+    def _on_row_chosen(self, item: QTreeWidgetItem | None) -> None:
+        reason = item.data(0, Qt.ItemDataRole.UserRole) if item else ""
+        self._why.setText(reason or "")
+        self._why.setVisible(bool(reason))
 
 
 @dataclass(frozen=True)
@@ -260,16 +309,15 @@ class _Row:
     words: str
     cells: list[str]
     tip: str
+    why: str = ""
     is_sum: bool = False
     is_line: bool = False
-    is_bad: bool = False
 
 
 @dataclass(frozen=True)
 class _Group:
     words: str
     rows: list[_Row]
-    is_bad: bool
 
 
 class _Tree(QTreeWidget):
@@ -280,7 +328,8 @@ class _Tree(QTreeWidget):
         self.setRootIsDecorated(False)
         self.setIndentation(0)
         self.setUniformRowHeights(True)
-        self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
+        self.setSelectionMode(QTreeWidget.SelectionMode.SingleSelection)
+        self.setStyleSheet("QTreeView::item { padding: 2px 3px; } QHeaderView::section { padding: 4px 3px; }")
         self.setExpandsOnDoubleClick(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.header().setSectionsMovable(False)
@@ -302,8 +351,9 @@ class _Tree(QTreeWidget):
             head.setFirstColumnSpanned(True)
             for row in group.rows:
                 item = QTreeWidgetItem([row.words, *row.cells])
+                item.setData(0, Qt.ItemDataRole.UserRole, row.why)
                 for column in range(len(titles)):
-                    item.setToolTip(column, row.tip)
+                    item.setToolTip(column, "\n".join(text for text in (row.tip, row.why) if text))
                     if column:
                         item.setTextAlignment(column, right)
                     if row.is_sum:
@@ -348,25 +398,15 @@ def _component(device: DevicePlan, name: str) -> int | None:
     return getattr(device, f"{name}_bytes")
 
 
-def _is_split(device: DevicePlan) -> bool:
-    """Whether reserved and resident differ enough to be told apart."""
-    return abs(device.total_bytes - device.resident_bytes) >= 1 << 20
+def _domain_words(device: DevicePlan) -> str:
+    return f"{device.name}  ·  {device.description}" if device.description else device.name
 
 
-def _sum(buffers: list[Buffer], component: str) -> int:
-    kinds = {
-        "weights_mapped": (BufferKind.WEIGHTS, True),
-        "weights": (BufferKind.WEIGHTS, False),
-        "kv": (BufferKind.KV, False),
-        "recurrent": (BufferKind.RECURRENT, False),
-        "compute": (BufferKind.COMPUTE, False),
-        "output": (BufferKind.OUTPUT, False),
-    }
-    kind, mapped = kinds[component]
-    return sum(b.size_bytes for b in buffers if b.kind is kind and b.mapped == mapped)
-
-
-def _error_words(error: int | None) -> str:
-    if error is None:
+def _difference_words(difference: int | None) -> str:
+    if difference is None:
         return ""
-    return format_bytes_delta(error) if error else "0"
+    return format_bytes_delta(difference) if difference else "0"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

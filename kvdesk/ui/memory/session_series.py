@@ -21,22 +21,20 @@ UNDRAWN = frozenset({"start", "exit", "predicted"})
 def rows_of(columns: Columns, domain: DomainColumns, events: Iterable[SessionEvent]) -> np.ndarray:
     """SERIES x n for one domain.
 
-    How it splits comes from the events that list ``components`` (plan_table.components_of), each for the samples after
+    How it splits comes from the events that list ``components`` (predicted and actual, as calibration.Comparison has them), each for the samples after
     it, and the KV bytes from the samples. Before the first such event all is overhead: measured, but not told apart.
     """
     count = len(columns.time_s)
-    sizes = {name: np.zeros(count) for name in ("weights_mapped", "weights", "compute", "kv")}
+    sizes = {name: np.zeros(count) for name in ("weights", "compute", "kv")}
     for since_s, known in _known_sizes(events, domain.name):
         later = columns.monotonic_s >= since_s
         for name, size in known.items():
             sizes[name][later] = size
-    kv_share = sizes["kv"]
     engine = domain.engine_bytes
-    evictable = np.where(np.isnan(domain.engine_file_bytes), engine, domain.engine_file_bytes)
-    mapped = np.minimum(np.minimum(sizes["weights_mapped"], evictable), engine)
+    mapped = np.fmin(np.minimum(sizes["weights"], np.nan_to_num(domain.engine_file_bytes)), engine)
     rest = engine - mapped
-    weights = np.minimum(sizes["weights"], rest)
-    kv = np.minimum(np.nan_to_num(columns.kv_bytes_allocated) * kv_share, rest - weights)
+    weights = np.minimum(sizes["weights"] - mapped, rest)
+    kv = np.minimum(np.nan_to_num(columns.kv_bytes_allocated) * sizes["kv"], rest - weights)
     with np.errstate(invalid="ignore", divide="ignore"):
         occupied = np.nan_to_num(np.clip(columns.kv_bytes_used / columns.kv_bytes_allocated, 0, 1))
     compute = np.minimum(sizes["compute"], rest - weights - kv)
@@ -68,7 +66,7 @@ def _known_sizes(events: Iterable[SessionEvent], domain: str) -> Iterable[tuple[
     """(from when on, bytes by part; "kv" is this domain's share of all KV bytes), one for each event that says."""
     for event in events:
         if event.kind == "unload":
-            yield event.monotonic_s, dict.fromkeys(("weights_mapped", "weights", "compute", "kv"), 0.0)
+            yield event.monotonic_s, dict.fromkeys(("weights", "compute", "kv"), 0.0)
         components = event.values.get("components")
         if components:
             yield event.monotonic_s, _sizes_in(components, domain)
@@ -86,7 +84,6 @@ def _sizes_in(components: Iterable[Mapping[str, Any]], domain: str) -> dict[str,
     kv = ("kv", "recurrent")
     everywhere = total(kv, None)
     return {
-        "weights_mapped": total(("weights_mapped",)),
         "weights": total(("weights",)),
         "compute": total(("compute", "output")),
         "kv": total(kv) / everywhere if everywhere else 0.0,

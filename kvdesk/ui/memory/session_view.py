@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QLabel,
     QListWidget,
     QListWidgetItem,
-    QScrollArea,
     QSplitter,
     QToolButton,
     QVBoxLayout,
@@ -22,6 +21,7 @@ from PySide6.QtWidgets import (
 
 from kvdesk.ui.memory.legend import Legend
 from kvdesk.ui.numbers import format_clock
+from kvdesk.ui.scroll_column import ScrollColumn
 from kvdesk.ui.theme import Theme, set_role
 
 if TYPE_CHECKING:
@@ -61,11 +61,6 @@ class SessionView(QWidget):
         self._column = QVBoxLayout(self._page)
         self._column.setContentsMargins(0, 0, 8, 0)
         self._column.addStretch(1)
-        area = QScrollArea()
-        area.setWidget(self._page)
-        area.setWidgetResizable(True)
-        area.viewport().setAutoFillBackground(False)
-        self._page.setAutoFillBackground(False)
         self._events = QListWidget()
         self._events.setAccessibleName(self.tr("Events of the session"))
         self._events.setWordWrap(True)
@@ -73,7 +68,7 @@ class SessionView(QWidget):
         self._events.itemActivated.connect(self._on_event_chosen)
         self._events.itemClicked.connect(self._on_event_chosen)
         parts = QSplitter(Qt.Orientation.Vertical)
-        parts.addWidget(area)
+        parts.addWidget(ScrollColumn(self._page))
         parts.addWidget(self._events)
         parts.setStretchFactor(0, 1)
         parts.setSizes([600, 140])

@@ -1,0 +1,167 @@
+"""The dock beside the chat: live memory, the plan, the curve, the reasons. It hands on what it is told. UI thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
+
+from kvdesk.backend.calibration import Comparison
+from kvdesk.backend.messages import Buffer, ContextFacts, KvState
+from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.plan import Curve, MemoryPlan
+from kvdesk.backend.samples import Sample
+from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.ui.memory.context_curve import ContextCurve
+from kvdesk.ui.memory.explain_view import ExplainView
+from kvdesk.ui.memory.gauges import KvGauge
+from kvdesk.ui.memory.live_chart import LiveChart
+from kvdesk.ui.memory.plan_table import PlanTable
+from kvdesk.ui.scroll_column import ScrollColumn
+from kvdesk.ui.theme import Theme, set_role
+
+
+class MemoryDock(QWidget):
+    """Tabs "Live", "Plan", "Curve", "Why"."""
+
+    n_ctx_dragged = Signal(int)
+    """The curve's dot is being dragged: reprice."""
+    n_ctx_chosen = Signal(int)
+    """The curve's dot was let go: a new Context Length to edit."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._n_ctx_limit: int | None = None
+        self._full_kv_bytes: int | None = None
+        self._kv: KvState | None = None
+        self._kv_gauge = KvGauge(theme)
+        self._chart = LiveChart(theme)
+        self._table = PlanTable(theme)
+        self._curve = ContextCurve(theme)
+        self._explain = ExplainView(theme)
+        self._curve.n_ctx_dragged.connect(self.n_ctx_dragged)
+        self._curve.n_ctx_chosen.connect(self.n_ctx_chosen)
+        kv_card = QFrame()
+        set_role(kv_card, "card")
+        inside = QVBoxLayout(kv_card)
+        inside.setContentsMargins(8, 8, 8, 8)
+        inside.addWidget(self._kv_gauge)
+        self._tabs = QTabWidget()
+        self._tabs.setAccessibleName(self.tr("Memory"))
+        self._tabs.addTab(_page(kv_card, self._chart), self.tr("Live"))
+        self._tabs.addTab(_page(self._table, scrolls=False), self.tr("Plan"))
+        self._tabs.addTab(_page(self._curve), self.tr("Curve"))
+        self._tabs.addTab(_page(self._explain), self.tr("Why"))
+        tips = (
+            self.tr("What every domain holds, now and over time"),
+            self.tr("Predicted and measured, component by component"),
+            self.tr("Memory against context length"),
+            self.tr("Where the figures come from"),
+        )
+        for index, tip in enumerate(tips):
+            self._tabs.setTabToolTip(index, tip)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._tabs)
+
+    # --- live --------------------------------------------------------------------------------------------------------
+
+    def add_sample(self, sample: Sample) -> None:
+        """One sample of the monitor."""
+        self._chart.add_sample(sample)
+        if sample.kv is not None and sample.kv != self._kv:
+            self.show_kv(sample.kv)
+
+    def add_event(self, event: ChartEvent) -> None:
+        """A mark on the time axis."""
+        self._chart.add_event(event)
+
+    def show_context(self, context: ContextFacts | None) -> None:
+        """The context that exists now (load, change, growth); None: nothing is loaded."""
+        self._n_ctx_limit = context.n_ctx_limit if context else None
+        self._chart.show_buffers(context.buffers if context else ())
+        if context is None:
+            self._table.show_loaded(None, None)
+        self.show_kv(context.kv if context else None)
+
+    def show_expected_buffers(self, buffers: tuple[Buffer, ...]) -> None:
+        """While a load runs: what it will hold (the plan's footprint), so that the growing memory has names already."""
+        self._chart.show_buffers(buffers)
+
+    def show_kv(self, kv: KvState | None) -> None:
+        """Occupancy moved."""
+        self._kv = kv
+        self._kv_gauge.show_kv(kv, self._n_ctx_limit, self._full_kv_bytes)
+        self._curve.show_tokens_in_use(kv.cells_used if kv else None)
+
+    # --- plan --------------------------------------------------------------------------------------------------------
+
+    def show_plan(self, plan: MemoryPlan | None, model: ModelFile | None, is_applied: bool) -> None:
+        """The price of a setting. ``is_applied``: it is the one in force, so the live words and the gauge speak of it."""
+        self._table.show_plan(plan, model)
+        if plan is None or model is None:
+            self._explain.clear()
+            return
+        self._explain.show_plan(plan, model)
+        self._curve.show_setting(plan.n_ctx)
+        self._chart.show_descriptions({device.name: device.description for device in plan.devices})
+        if is_applied:
+            self._full_kv_bytes = plan.kv.total_bytes
+            self._chart.show_fit(plan.verdict.device, plan.max_n_ctx, model.n_ctx_train or None)
+            self._kv_gauge.show_kv(self._kv, self._n_ctx_limit, self._full_kv_bytes)
+
+    def show_comparison(self, plan: MemoryPlan, comparison: Comparison, history: Sequence[Comparison] = ()) -> None:
+        """After a load: ``plan`` for just the context that was made, held against the measurement; all loads so far."""
+        self._table.show_loaded(plan, comparison)
+        self._table.show_history(history)
+
+    def show_curves(self, curves: Sequence[Curve], type_k: str, type_v: str) -> None:
+        """Memory against context length; ``type_k`` and ``type_v`` are the setting's."""
+        self._curve.show_curves(curves, type_k, type_v)
+
+    @property
+    def explain_view(self) -> ExplainView:
+        """The "Why" tab."""
+        return self._explain
+
+    @property
+    def live_chart(self) -> LiveChart:
+        """The "Live" tab's charts."""
+        return self._chart
+
+    # --- looks -------------------------------------------------------------------------------------------------------
+
+    def build_now(self) -> None:
+        """Make the plots (imports pyqtgraph and numpy): once the window has been painted."""
+        self._chart.build_now()
+        self._curve.build_now()
+
+    def build_soon(self) -> None:
+        """``build_now`` as soon as the event loop is free."""
+        QTimer.singleShot(0, self, self.build_now)
+
+    def set_compact(self, compact: bool) -> None:
+        """Small plots and gauges, no legends."""
+        self._chart.set_compact(compact)
+        self._kv_gauge.set_compact(compact)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take the theme's colours."""
+        self._theme = theme
+        for part in (self._kv_gauge, self._chart, self._table, self._curve, self._explain):
+            part.set_theme(theme)
+
+
+def _page(*widgets: QWidget, scrolls: bool = True) -> QWidget:
+    page = QWidget()
+    column = QVBoxLayout(page)
+    column.setContentsMargins(4, 8, 4, 8)
+    column.setSpacing(8)
+    for widget in widgets:
+        column.addWidget(widget)
+    if not scrolls:
+        return page
+    column.addStretch(1)
+    return ScrollColumn(page)
