@@ -192,7 +192,8 @@ def palette(theme: Theme) -> QPalette:
 def mix(color: str, other: str, share: float) -> str:
     """``color`` with ``share`` (0 to 1) of ``other`` in it."""
     a, b = QColor(color), QColor(other)
-    parts = ((x * (1 - share) + y * share) for x, y in zip(a.getRgb()[:3], b.getRgb()[:3], strict=True))
+    pairs = ((a.red(), b.red()), (a.green(), b.green()), (a.blue(), b.blue()))
+    parts = (x * (1 - share) + y * share for x, y in pairs)
     return "#{:02x}{:02x}{:02x}".format(*(round(part) for part in parts))
 
 
@@ -214,7 +215,9 @@ def style_sheet(theme: Theme) -> str:
         "accent": theme.accent,
         "accent_hover": mix(theme.accent, theme.text, 0.15),
         "accent_text": theme.accent_text,
+        "code": theme.code_background,
         "amber": theme.amber,
+        "amber_soft": mix(theme.surface, theme.amber, 0.12),
         "red": theme.red,
         "red_soft": mix(theme.surface, theme.red, 0.12),
         "green": theme.green,
@@ -360,6 +363,21 @@ QScrollBar::handle:vertical { min-height: 32px; }
 QScrollBar::handle:horizontal { min-width: 32px; }
 QScrollBar::add-line, QScrollBar::sub-line { width: 0; height: 0; }
 QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
+
+QTextBrowser#prose, QPlainTextEdit#code { background: transparent; border: none; border-radius: 0; padding: 0; }
+QTextBrowser#prose[role="muted"] { color: @muted@; }
+QFrame#code_card { background: @code@; border: 1px solid @border@; border-radius: 8px; }
+QFrame#notice { background: @raised@; border: 1px solid @border@; border-radius: 8px; }
+QFrame#notice[kind="warning"] { background: @amber_soft@; border-color: @amber@; }
+QFrame#notice[kind="error"] { background: @red_soft@; border-color: @red@; }
+QLabel#empty_title { font-size: 15pt; font-weight: 600; }
+QPushButton#starter { padding: 7px 14px; }
+QPushButton#thinking { background: transparent; border-color: transparent; color: @muted@; padding: 2px 6px;
+    text-align: left; }
+QPushButton#thinking:hover { color: @text@; background: @raised@; }
+QPushButton#thinking:focus { border-color: @accent@; }
+QPushButton#jump { background: @surface@; border-radius: 14px; padding: 4px 12px; }
+QPushButton#jump:hover { background: @raised@; }
 
 QGroupBox { border: 1px solid @border@; border-radius: 8px; margin-top: 10px; padding-top: 8px; color: @text@; }
 QGroupBox::title { subcontrol-origin: margin; left: 10px; padding: 0 4px; color: @muted@; }

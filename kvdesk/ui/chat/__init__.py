@@ -1,0 +1,1 @@
+"""The conversation: transcript and messages, composer, list of conversations."""

@@ -1,0 +1,68 @@
+"""What the transcript shows before the first message: what kvdesk is, questions to start with. UI thread."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+
+from kvdesk.ui.icons import app_icon
+
+WIDTH = 460
+
+
+class EmptyView(QWidget):
+    """Emits ``starter_chosen`` with the question when one is clicked."""
+
+    starter_chosen = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        picture = QLabel()
+        picture.setPixmap(app_icon().pixmap(QSize(56, 56), self.devicePixelRatioF()))
+        title = QLabel(self.tr("Chat with a model on this computer"))
+        title.setObjectName("empty_title")
+        title.setWordWrap(True)
+        about = QLabel(
+            self.tr(
+                "kvdesk runs GGUF models with llama.cpp and shows beside the chat where the memory goes: "
+                "what it will take before you load, and what it takes while you talk."
+            )
+        )
+        about.setWordWrap(True)
+        about.setProperty("role", "muted")
+        hint = QLabel(self.tr("Drop a .gguf file on this window to open another model."))
+        hint.setWordWrap(True)
+        hint.setProperty("role", "muted")
+        self.starter_buttons = [
+            self._starter_button(question)
+            for question in (
+                self.tr("What is a KV cache?"),
+                self.tr("Write a Python function that finds duplicate files."),
+                self.tr("Tell me three facts about Paris."),
+            )
+        ]
+        inner = QWidget()
+        inner.setMaximumWidth(WIDTH)
+        lines = QVBoxLayout(inner)
+        lines.setSpacing(8)
+        lines.addWidget(picture)
+        lines.addWidget(title)
+        lines.addWidget(about)
+        lines.addSpacing(8)
+        for button in self.starter_buttons:
+            lines.addWidget(button)
+        lines.addSpacing(8)
+        lines.addWidget(hint)
+        for label in (picture, title, about, hint):
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        column = QVBoxLayout(self)
+        column.addStretch(1)
+        column.addWidget(inner)
+        column.addStretch(1)
+        column.setAlignment(inner, Qt.AlignmentFlag.AlignHCenter)
+
+    def _starter_button(self, question: str) -> QPushButton:
+        button = QPushButton(question)
+        button.setObjectName("starter")
+        button.clicked.connect(lambda: self.starter_chosen.emit(question))
+        return button

@@ -1,0 +1,88 @@
+"""Readies a model's Markdown for Qt: line breaks stay, formulas stay text, images become links. Pure, no Qt."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from itertools import pairwise
+
+LINE_BREAK = "\u2028"
+"""A line break inside a paragraph. Qt keeps it in the block and copies it as a newline."""
+
+_SPECIAL = re.compile(
+    r"(?P<image>(?<!\\)!\[(?P<empty>\])?)"
+    r"|(?P<line_break><br ?/?>)"
+    r"|(?P<math>"
+    r"\\\[(?:(?!\n\n)[\s\S])+?(?:\\\]|\Z)"
+    r"|\\\([^\n]+?(?:\\\)|\Z)"
+    r"|\$\$(?:(?!\n\n)[\s\S])+?(?:\$\$|\Z)"
+    r"|(?<![\\$\w])\$(?![\s$])[^$\n]{0,300}?(?<![\s\\])\$(?![\d$])"
+    r")"
+)
+_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_STARTS_BLOCK = re.compile(r"^\s*(?:[-*+](?: |$)|\d{1,9}[.)](?: |$)|#{1,6}(?: |$)|>|=+\s*$|[-_* ]{3,}$|`{3}|~{3})")
+_TAKES_NO_MORE = re.compile(r"^ {0,3}(?:#{1,6}(?: |$)|>|=+\s*$|([-_*])(?: *\1){2,} *$)")
+
+
+def prepare(text: str, image_word: str = "image") -> str:
+    """Markdown that shows ``text`` as meant: see the module. ``image_word`` stands before an image's description."""
+    if text.startswith("---"):
+        text = "***" + text[3:]  # Qt takes a leading --- for front matter and drops all up to the next one
+
+    def replaced(found: re.Match[str]) -> str:
+        if found["image"]:
+            return f"[{image_word}]" if found["empty"] else f"[{image_word}: "
+        if found["line_break"]:
+            return LINE_BREAK
+        if found["math"]:
+            return _PUNCTUATION.sub(r"\\\1", found["math"]).replace("\n", LINE_BREAK)
+        return found[0]
+
+    parts = (part if is_code else _SPECIAL.sub(replaced, part) for part, is_code in _code_spans(text))
+    return _keep_line_breaks("".join(parts))
+
+
+def _code_spans(text: str) -> Iterator[tuple[str, bool]]:
+    """``text`` in parts, each with whether it is a code span: from a run of backticks to the next of equal length."""
+    runs = [(found.start(), found.end()) for found in re.finditer("`+", text)]
+    places: dict[int, deque[int]] = defaultdict(deque)
+    for start, end in runs:
+        places[end - start].append(start)
+    at = 0
+    for start, end in runs:
+        if start < at or text[start - 1 : start] == "\\":
+            continue
+        same = places[end - start]
+        while same and same[0] <= start:
+            same.popleft()
+        if same:
+            yield text[at:start], False
+            close = same[0] + end - start
+            yield text[start:close], True
+            at = close
+    yield text[at:], False
+
+
+def _keep_line_breaks(text: str) -> str:
+    """Join the lines of each paragraph by LINE_BREAK, where Markdown would put a blank."""
+    lines = text.split("\n")
+    out = lines[:1]
+    joined = False
+    for before, line in pairwise(lines):
+        inside, onward = before, line
+        if before.startswith(">") and line.startswith(">"):
+            inside, onward = before[1:].removeprefix(" "), line[1:].removeprefix(" ")
+        joined = (
+            bool(inside.strip() and onward.strip())
+            and "|" not in before
+            and "|" not in line
+            and not _STARTS_BLOCK.match(onward)
+            and not _TAKES_NO_MORE.match(inside)
+            and (joined or not inside.startswith(("    ", "\t")))
+        )
+        if joined:
+            out[-1] = f"{out[-1].rstrip().removesuffix(chr(92))}{LINE_BREAK}{onward.lstrip()}"
+        else:
+            out.append(line)
+    return "\n".join(out)

@@ -1,0 +1,182 @@
+"""The line under a message: its figures on the left, what can be done with it on the right. UI thread."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
+
+from kvdesk.ui.chat.action_button import ActionButton
+from kvdesk.ui.chat.message_row import MessageState
+from kvdesk.ui.chat.reply_stats import CAN_CONTINUE, SEPARATOR, details, summary, token_words
+from kvdesk.ui.numbers import format_rate
+from kvdesk.ui.theme import Theme
+
+FOOTER_HEIGHT = 28
+
+
+class ElidedLabel(QLabel):
+    """A label that shortens its text instead of asking for room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._full = ""
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+
+    @property
+    def full_text(self) -> str:
+        """The text before shortening."""
+        return self._full
+
+    def show_full_text(self, text: str) -> None:
+        """Show ``text``, as much of it as fits."""
+        if text != self._full:
+            self._full = text
+            self.setAccessibleName(text)
+            self._elide()
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(0, super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._elide()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.FontChange:
+            self._elide()
+
+    def _elide(self) -> None:
+        self.setText(self.fontMetrics().elidedText(self._full, Qt.TextElideMode.ElideRight, self.width()))
+
+
+class MessageFooter(QWidget):
+    """Figures and actions of one message."""
+
+    copy_clicked = Signal()
+    edit_clicked = Signal()
+    regenerate_clicked = Signal()
+    continue_clicked = Signal()
+    version_clicked = Signal(int)
+
+    def __init__(self, state: MessageState, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self._is_busy = False
+        self._is_last = False
+        self._is_hovered = False
+        self.stats_label = ElidedLabel()
+        self.stats_label.setProperty("role", "muted")
+        self.previous_button = ActionButton("chevron-left", self.tr("Previous version"), theme)
+        self.next_button = ActionButton("chevron-right", self.tr("Next version"), theme)
+        self.version_label = QLabel()
+        self.version_label.setProperty("role", "muted")
+        self.copy_button = ActionButton("copy", self.tr("Copy message"), theme)
+        self.edit_button = ActionButton("edit", self.tr("Edit as a new branch"), theme)
+        self.regenerate_button = ActionButton("regenerate", self.tr("Regenerate, keeping this version"), theme)
+        self.continue_button = ActionButton("continue", self.tr("Continue this reply"), theme)
+        self.previous_button.clicked.connect(lambda: self.version_clicked.emit(-1))
+        self.next_button.clicked.connect(lambda: self.version_clicked.emit(1))
+        self.copy_button.clicked.connect(self.copy_clicked)
+        self.edit_button.clicked.connect(self.edit_clicked)
+        self.regenerate_button.clicked.connect(self.regenerate_clicked)
+        self.continue_button.clicked.connect(self.continue_clicked)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(2)
+        if state.is_reply:
+            row.addWidget(self.stats_label, 1)
+        else:
+            row.addStretch(1)
+        for button in self._actions:
+            row.addWidget(button)
+            button.focus_changed.connect(self._reveal)
+        row.addWidget(self.previous_button)
+        row.addWidget(self.version_label)
+        row.addWidget(self.next_button)
+        self.previous_button.set_revealed(True)
+        self.next_button.set_revealed(True)
+        self.refresh()
+
+    @property
+    def _actions(self) -> tuple[ActionButton, ...]:
+        if self._state.is_reply:
+            return (self.continue_button, self.regenerate_button, self.copy_button)
+        return (self.edit_button, self.copy_button)
+
+    @property
+    def _buttons(self) -> tuple[ActionButton, ...]:
+        return (self.previous_button, self.next_button, *self._actions)
+
+    def refresh(self) -> None:
+        """Show what the state says now."""
+        state, row = self._state, self._state.row
+        has_versions = row.n_versions > 1
+        for widget in (self.previous_button, self.version_label, self.next_button):
+            widget.setVisible(has_versions)
+        self.version_label.setText(f"{row.version}/{row.n_versions}")
+        self.version_label.setAccessibleName(
+            self.tr("Version {n} of {total}").format(n=row.version, total=row.n_versions)
+        )
+        can_ask = not self._is_busy and not state.is_streaming
+        self.previous_button.setEnabled(can_ask and row.version > 1)
+        self.next_button.setEnabled(can_ask and row.version < row.n_versions)
+        self.copy_button.setVisible(state.has_text and not state.is_streaming)
+        if state.is_reply:
+            self.regenerate_button.setVisible(not state.is_streaming)
+            self.regenerate_button.setEnabled(can_ask)
+            self.continue_button.setVisible(self._is_last and not state.is_streaming and _may_continue(state))
+            self.continue_button.setEnabled(can_ask)
+            self.stats_label.show_full_text(self._figures())
+            self.stats_label.setToolTip(details(row.stats) if row.stats else "")
+        else:
+            self.edit_button.setEnabled(can_ask)
+
+    def set_busy(self, busy: bool) -> None:
+        """While some reply is written, nothing else can be asked for."""
+        if busy != self._is_busy:
+            self._is_busy = busy
+            self.refresh()
+
+    def set_last(self, is_last: bool) -> None:
+        """Whether this is the conversation's last message: the only one that can be continued."""
+        if is_last != self._is_last:
+            self._is_last = is_last
+            self.refresh()
+
+    def set_hovered(self, hovered: bool) -> None:
+        """Whether the pointer is over the message: then, or with the focus among them, the actions are seen."""
+        self._is_hovered = hovered
+        self._reveal()
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take the colours of ``theme``."""
+        for button in self._buttons:
+            button.set_theme(theme)
+
+    def _reveal(self) -> None:
+        revealed = self._is_hovered or any(button.hasFocus() for button in self._actions)
+        for button in self._actions:
+            button.set_revealed(revealed)
+
+    def _figures(self) -> str:
+        state = self._state
+        if state.is_streaming:
+            live = [] if state.n_tokens is None else [token_words(state.n_tokens)]
+            if state.tokens_per_second is not None:
+                live.append(format_rate(state.tokens_per_second))
+            return SEPARATOR.join(live)
+        if state.row.stats:
+            return summary(state.row.stats)
+        if state.row.stop_note:
+            return state.row.stop_note
+        return "" if state.row.is_complete or state.failure else self.tr("not finished")
+
+
+def _may_continue(state: MessageState) -> bool:
+    if not state.has_text:
+        return False
+    stats = state.row.stats
+    return stats.stop_reason in CAN_CONTINUE if stats else not state.row.is_complete

@@ -1,0 +1,76 @@
+"""Tells a model's thinking from its answer in a stream of text, by the tags that models use. Pure, no Qt."""
+
+from __future__ import annotations
+
+TAGS: tuple[tuple[str, str], ...] = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+    ("<|start|>assistant<|channel|>final<|message|>", ""),
+    ("<|channel|>final<|message|>", ""),
+)
+"""Opening and closing tag of thinking. Without a closing tag the opening one only marks the answer and is dropped."""
+
+CLOSERS = tuple(closer for _, closer in TAGS if closer)
+
+
+class ThinkingSplitter:
+    """Cuts a stream into pieces of thinking and answer.
+
+    A tag counts only where a model puts it: at the start of the reply, or right after thinking ended. A tag that is
+    not whole yet is held back, so nobody sees half a tag.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._closer = ""
+        self._at_start = True
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether thinking was begun and not ended."""
+        return bool(self._closer)
+
+    def feed(self, text: str) -> list[tuple[str, bool]]:
+        """The pieces ``(text, is thinking)`` that are certain after ``text``; none of them is empty."""
+        self._held += text
+        pieces: list[tuple[str, bool]] = []
+        while self._held:
+            if self._closer:
+                at = self._held.find(self._closer)
+                if at < 0:
+                    at = len(self._held) - _overlap(self._held, self._closer)
+                    pieces.append((self._held[:at], True))
+                    self._held = self._held[at:]
+                    break
+                pieces.append((self._held[:at], True))
+                self._held = self._held[at + len(self._closer) :]
+                self._closer = ""
+                self._at_start = True
+            elif self._at_start:
+                body = self._held.lstrip()
+                tag = next((tag for tag in TAGS if body.startswith(tag[0])), None)
+                if tag is not None:
+                    self._held = body[len(tag[0]) :]
+                    self._closer = tag[1]
+                    self._at_start = bool(tag[1])
+                elif any(opener.startswith(body) for opener, _ in TAGS):
+                    break
+                else:
+                    self._at_start = False
+            else:
+                pieces.append((self._held, False))
+                self._held = ""
+        return [piece for piece in pieces if piece[0]]
+
+    def finish(self) -> list[tuple[str, bool]]:
+        """What was held back, now that nothing follows."""
+        held, self._held = self._held, ""
+        return [(held, self.is_thinking)] if held else []
+
+
+def _overlap(text: str, tag: str) -> int:
+    """How many characters at the end of ``text`` begin ``tag``."""
+    return next((n for n in range(min(len(text), len(tag) - 1), 0, -1) if text.endswith(tag[:n])), 0)
