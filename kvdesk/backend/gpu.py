@@ -5,9 +5,11 @@ Whatever NVML refuses is None; nothing here raises. Loaded at the first reading,
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +35,10 @@ class GpuReading:
 
 
 class Nvml:
-    """This machine's NVIDIA driver. ``load`` returns the binding; tests hand in one of their own."""
+    """This machine's NVIDIA driver. ``load`` returns the binding (module ``pynvml``); tests hand in one of their own."""
 
-    def __init__(self, load: Callable[[], Any] = lambda: importlib.import_module("pynvml")) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[], Any] | None = None) -> None:
+        self._load = load or _load_pynvml
         self._binding: Any = None
         self._handles: tuple[Any, ...] | None = None
         self._why = ""
@@ -58,6 +60,9 @@ class Nvml:
             self._binding = self._load()
         except ImportError:
             self._why = "NVIDIA's binding (nvidia-ml-py) is not installed, so NVIDIA GPUs are not read."
+            return ()
+        except OSError:
+            self._why = "There is no NVIDIA driver on this machine."
             return ()
         try:
             self._binding.nvmlInit()
@@ -106,6 +111,13 @@ class Nvml:
                 self._reported.add(call)
                 log.info("%s: %s", call, error)
             return None
+
+
+def _load_pynvml() -> Any:
+    """The binding; OSError where the driver's library is missing, found out before the binding takes its megabytes."""
+    if sys.platform == "linux":
+        ctypes.CDLL("libnvidia-ml.so.1")
+    return importlib.import_module("pynvml")
 
 
 def pci_address(text: str) -> str:

@@ -22,12 +22,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kvdesk.backend.process_identity import process_identity
 from kvdesk.backend.samples import Sample
 from kvdesk.backend.session_log import (
     SUFFIX,
     companions,
     is_running,
-    process_identity,
     session_files,
     size_on_disk,
 )
@@ -176,7 +176,7 @@ class Recorder:
             database.execute("PRAGMA synchronous=NORMAL")
             database.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             database.execute("PRAGMA cache_size=-256")
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, TypeError, ValueError) as error:
             self._fail(f"The session log cannot be written in {self._folder}: {error}.")
             return None
         return database
@@ -265,9 +265,8 @@ def _event(kind: str, text: str, values: Mapping[str, Any] | None) -> dict[str, 
 
 
 def _new_path(folder: Path, app: str) -> Path:
-    now = datetime.now(UTC)
     name = re.sub(r"[^a-z0-9]+", "_", app.lower())
-    return folder / f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}-{name}-{os.getpid()}{SUFFIX}"
+    return folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{name}-{os.getpid()}{SUFFIX}"
 
 
 def drop_oldest(folder: Path, budget_bytes: int, keep: Path | None = None) -> None:

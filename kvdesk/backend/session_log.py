@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvdesk.backend.proc_text import read_text
+from kvdesk.backend.process_identity import process_identity
 from kvdesk.backend.samples import Sample
 from kvdesk.backend.session_rows import (
     SCHEMA,
@@ -250,22 +249,6 @@ def is_live(header: dict[str, Any]) -> bool:
     """Whether the process that wrote this header still runs; its number given to another process does not count."""
     pid, identity = header.get("pid"), header.get("process")
     return isinstance(pid, int) and identity is not None and process_identity(pid) == identity
-
-
-def process_identity(pid: int) -> str | None:
-    """What tells a process from any other that ever had its number; None when there is none now."""
-    if sys.platform == "linux":
-        # Ticks since boot, which no change of the clock moves; the name before them may hold blanks and brackets.
-        words = (read_text(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
-        if len(words) < 20 or words[0] in ("Z", "X"):
-            return None
-        return f"{(read_text('/proc/sys/kernel/random/boot_id') or '').strip()} {words[19]}"
-    import psutil
-
-    try:
-        return f"{psutil.Process(pid).create_time():.2f}"
-    except psutil.Error:
-        return None
 
 
 def _summary(path: Path) -> SessionSummary:

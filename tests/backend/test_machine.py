@@ -331,6 +331,18 @@ def test_without_a_driver_there_is_no_gpu_and_a_reason() -> None:
     assert binding.inits == 1
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or Path("/proc/driver/nvidia").exists(), reason="needs a machine without a driver"
+)
+def test_a_machine_without_the_driver_does_not_pay_for_its_binding() -> None:
+    looked = "from kvdesk.backend.machine import Machine; m = Machine(); m.read(); print(m.gpu_why)"
+    said = subprocess.run(
+        [sys.executable, "-c", f"{looked}; import sys; print('pynvml' in sys.modules)"],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert said.stdout == "There is no NVIDIA driver on this machine.\nFalse\n"
+
+
 def test_without_the_binding_there_is_a_reason_too() -> None:
     def missing() -> object:
         raise ModuleNotFoundError("pynvml")
@@ -466,7 +478,8 @@ def test_a_device_whose_memory_ggml_does_not_tell_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nvml", "ggml"), [("00000000:C1:00.0", "0000:c1:00.0"), ("00010000:01:00.0", "10000:01:00.0"), ("", ""), ("what", "")]
+    ("nvml", "ggml"),
+    [("00000000:C1:00.0", "0000:c1:00.0"), ("00010000:01:00.0", "10000:01:00.0"), ("", ""), ("what", "")],
 )
 def test_pci_addresses_are_written_as_ggml_writes_them(nvml: str, ggml: str) -> None:
     assert pci_address(nvml) == ggml

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from kvdesk.backend.machine import Machine
 from kvdesk.backend.messages import KvState
 from kvdesk.backend.monitor import Monitor
+from kvdesk.backend.process_identity import process_identity
 from kvdesk.backend.recorder import Recorder, drop_oldest
 from kvdesk.backend.samples import DomainReading, MachineReading, Sample
 from kvdesk.backend.session_log import (
@@ -32,7 +33,6 @@ from kvdesk.backend.session_log import (
     last_unclean_session,
     list_sessions,
     open_session,
-    process_identity,
     session_files,
     size_on_disk,
 )
@@ -268,7 +268,7 @@ def long_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_truncated_log_opens_up_to_the_cut(tmp_path: Path, long_file: bytes, seed: int) -> None:
     cut = random.Random(seed).randrange(20_000, len(long_file) - 1)
-    path = tmp_path / "20260101-000000-000-window-1.sqlite3"
+    path = tmp_path / "20260101-000000-000000-window-1.sqlite3"
     path.write_bytes(long_file[:cut])
     session = open_session(path)
     assert session.damaged
@@ -285,7 +285,7 @@ def test_a_truncated_log_opens_up_to_the_cut(tmp_path: Path, long_file: bytes, s
 
 @pytest.mark.parametrize("cut", [0, 1, 15, 100, 4096, 5000])
 def test_a_log_cut_before_its_first_row_says_so(tmp_path: Path, long_file: bytes, cut: int) -> None:
-    path = tmp_path / "20260101-000000-000-window-1.sqlite3"
+    path = tmp_path / "20260101-000000-000000-window-1.sqlite3"
     path.write_bytes(long_file[:cut])
     with pytest.raises(StoreError, match="damaged from its beginning"):
         open_session(path)
@@ -302,7 +302,7 @@ def test_a_damaged_log_gives_every_whole_row_and_no_false_one(tmp_path: Path, lo
     for _ in range(chance.randrange(1, 4)):
         at, length = chance.randrange(20_000, len(raw)), chance.randrange(1, 20_000)
         raw[at : at + length] = chance.randbytes(len(raw[at : at + length]))
-    path = tmp_path / "20260101-000000-000-window-1.sqlite3"
+    path = tmp_path / "20260101-000000-000000-window-1.sqlite3"
     path.write_bytes(raw)
     session = open_session(path)
     whole = {i: sample(i) for i in range(3000)}
@@ -315,7 +315,7 @@ def test_a_damaged_log_gives_every_whole_row_and_no_false_one(tmp_path: Path, lo
 
 def test_one_flipped_bit_is_noticed(tmp_path: Path, long_file: bytes) -> None:
     at = long_file.rindex(b"KVS1") + 30
-    path = tmp_path / "20260101-000000-000-window-1.sqlite3"
+    path = tmp_path / "20260101-000000-000000-window-1.sqlite3"
     path.write_bytes(long_file[:at] + bytes([long_file[at] ^ 4]) + long_file[at + 1 :])
     session = open_session(path)
     assert session.damaged
@@ -445,7 +445,7 @@ def test_sessions_are_found_by_id_by_its_beginning_and_as_the_last(tmp_path: Pat
     first, second = recorded(tmp_path, 1), recorded(tmp_path, 1, "chat")
     assert find_session(tmp_path) == second
     assert find_session(tmp_path, first.stem) == first
-    assert find_session(tmp_path, first.stem[:19]) == first
+    assert find_session(tmp_path, first.stem[:22]) == first
     with pytest.raises(UsageError, match="2 sessions begin"):
         find_session(tmp_path, "20")
     with pytest.raises(UsageError, match="No session is called 'x'"):
