@@ -111,7 +111,9 @@ _STRING, _ARRAY = 8, 9
 _U32, _U64 = _SCALARS[4][1], _SCALARS[10][1]
 
 
-def read_header(path: Path, part: int = 0, max_tensors: int = MAX_TENSORS) -> GgufHeader:
+def read_header(
+    path: Path, part: int = 0, max_tensors: int = MAX_TENSORS, max_bytes: int = MAX_HEADER_BYTES
+) -> GgufHeader:
     """Read and check the header of the GGUF file ``path``, which becomes ``part`` in its tensors.
 
     Raises ModelFileError, naming the field at fault, for anything that is no valid GGUF header. Tensor data that the
@@ -124,7 +126,7 @@ def read_header(path: Path, part: int = 0, max_tensors: int = MAX_TENSORS) -> Gg
         if not stat.S_ISREG(facts.st_mode):
             raise ModelFileError(f"{path.name} is not a regular file.", path)
         with open(path, "rb") as file:
-            return _Reader(path, file, facts.st_size).header(part, max_tensors)
+            return _Reader(path, file, facts.st_size, max_bytes).header(part, max_tensors)
     except FileNotFoundError as error:
         raise ModelFileError(f"There is no file {path}.", path) from error
     except PermissionError as error:
@@ -133,14 +135,26 @@ def read_header(path: Path, part: int = 0, max_tensors: int = MAX_TENSORS) -> Gg
         raise ModelFileError(f"{path.name} cannot be read: {error}.", path) from error
 
 
+def one_line(text: str, longest: int) -> str:
+    """``text`` from a file as it may be shown: on one line, without control characters, not longer than ``longest``."""
+    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text[:longest])
+    return shown if len(text) <= longest else f"{shown[:-1]}…"
+
+
+def refusal(path: Path, field: str, sentence: str) -> ModelFileError:
+    """The error for a fault in ``field`` of ``path``; ``sentence`` may quote the file and goes without its full stop."""
+    return ModelFileError(f"{one_line(path.name, 120)}: {one_line(sentence, 300)}.", path, field[:200])
+
+
 class _Reader:
     """Walks the header front to back over a buffer that grows by reading on (a map of the file would kill the
     process if another one truncated it)."""
 
-    def __init__(self, path: Path, file: BinaryIO, file_bytes: int) -> None:
+    def __init__(self, path: Path, file: BinaryIO, file_bytes: int, max_bytes: int) -> None:
         self._path = path
         self._file = file
         self._file_bytes = file_bytes
+        self._max_bytes = max_bytes
         self._data = b""
         self._pos = 0
         self._strings_left = MAX_STRINGS
@@ -159,7 +173,7 @@ class _Reader:
         return GgufHeader(self._path, version, metadata, tensors, data_offset, needed_bytes, self._file_bytes)
 
     def _fault(self, field: str, sentence: str) -> ModelFileError:
-        return ModelFileError(f"{self._path.name}: {sentence}.", self._path, field)
+        return refusal(self._path, field, sentence)
 
     # --- bytes -------------------------------------------------------------------------------------------------
 
@@ -169,10 +183,10 @@ class _Reader:
             return
         if end > self._file_bytes:
             raise self._fault(field, f"{field} reaches beyond the end of the file ({self._file_bytes:,} bytes)")
-        if end > MAX_HEADER_BYTES:
+        if end > self._max_bytes:
             raise self._fault(field, f"{field} makes the header longer than {MAX_HEADER_BYTES >> 20} MiB")
         wanted = max(end, 2 * len(self._data), _FIRST_READ_BYTES)
-        self._data += self._file.read(min(wanted, MAX_HEADER_BYTES) - len(self._data))
+        self._data += self._file.read(min(wanted, self._max_bytes) - len(self._data))
         if end > len(self._data):
             raise self._fault(field, f"the file became shorter while {field} was read")
 

@@ -1,7 +1,7 @@
 """A GGUF model's header as a ModelFile: what it is, how it attends, what tensors it has; fast, no weights read.
 
-The raw format is gguf_header.py's, what llama.cpp knows by name architectures.py's, exact memory figures are the dry
-run's. Any thread or process; the cost is one pass over the header (tens of milliseconds for a large vocabulary).
+The raw format is gguf_header.py's, the reading of keys header_facts.py's, the rules for layers layer_facts.py's, exact
+memory figures are the dry run's. Any thread or process; the cost is one pass over the header (tens of milliseconds for a large vocabulary).
 """
 
 from __future__ import annotations
@@ -13,14 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvdesk.backend import architectures
-from kvdesk.backend.gguf_header import MAX_TENSORS, ArraySummary, GgufHeader, MetadataValue, Tensor, read_header
+from kvdesk.backend import architectures, layer_facts
+from kvdesk.backend.gguf_header import (
+    MAX_HEADER_BYTES,
+    MAX_TENSORS,
+    ArraySummary,
+    GgufHeader,
+    MetadataValue,
+    Tensor,
+    one_line,
+    read_header,
+    refusal,
+)
+from kvdesk.backend.header_facts import HeaderFacts
 from kvdesk.errors import ModelFileError
 
 MAX_LAYERS = 512
 """llama-hparams.h, LLAMA_MAX_LAYERS."""
-MAX_EXPERTS = 1024
-"""llama-hparams.h, LLAMA_MAX_EXPERTS."""
 
 SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
 """File name of one part of a split model (llama.cpp, llama_split_path)."""
@@ -33,16 +42,6 @@ _FILE_TYPES: Mapping[int, str] = {
     40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
 """general.file_type -> label (llama.h, llama_ftype)."""
-
-_NOT_A_MODEL: Mapping[str, str] = {
-    "mmproj": "is a multimodal projector (mmproj), which only works beside its model; open the model instead",
-    "clip": "is a multimodal projector (mmproj), which only works beside its model; open the model instead",
-    "adapter": "is a LoRA adapter, which only works on top of its model; open the model instead",
-    "controlvector": "is a control vector, which only works on top of its model; open the model instead",
-    "imatrix": "is an importance matrix for quantizing, not a model",
-    "vocab": "holds only a vocabulary and no weights",
-}
-"""general.type or general.architecture -> why it is no model."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +118,16 @@ class ModelFile:
             )
         if self.truncated_part is not None:
             here = self.part_paths.index(self.truncated_part)
-            needed_bytes = max(t.offset + t.size_bytes for t in self.tensors if t.part == here)
             file_bytes = self.truncated_part.stat().st_size if self.truncated_part.exists() else 0
-            first = next(t.name for t in self.tensors if t.part == here and t.offset + t.size_bytes > file_bytes)
-            raise ModelFileError(
-                f"{self.truncated_part.name} is incomplete: {file_bytes:,} of {needed_bytes:,} bytes are there, "
-                f"the tensor {first} is not; download it again.",
-                self.truncated_part,
-                f"tensor {first}",
-            )
+            lacking = [t for t in self.tensors if t.part == here and t.offset + t.size_bytes > file_bytes]
+            if lacking:  # none when the download has finished meanwhile
+                raise ModelFileError(
+                    f"{self.truncated_part.name} is incomplete: {file_bytes:,} of "
+                    f"{lacking[-1].offset + lacking[-1].size_bytes:,} bytes are there, the tensor {lacking[0].name} is "
+                    "not; download it again.",
+                    self.truncated_part,
+                    f"tensor {lacking[0].name}",
+                )
 
     def check_can_chat(self) -> None:
         """Raise ModelFileError when it cannot answer, whole or not; loadable or not is check_loadable's."""
@@ -165,75 +165,13 @@ def read_model_file(path: Path) -> ModelFile:
     """
     path = first_part(path)
     header = read_header(path)
-    facts = _Facts(header)
+    facts = HeaderFacts(header)
     facts.refuse_other_kinds()
     part_paths, later_headers = _read_parts(header, facts)
     return _assemble(facts, part_paths, [header, *later_headers])
 
 
-class _Facts:
-    """Checked access to one header's metadata; every fault names its key."""
-
-    def __init__(self, header: GgufHeader) -> None:
-        self.header = header
-        self.path = header.path
-        self.metadata = header.metadata
-        self.architecture = self.text("general.architecture") or ""
-
-    def fault(self, key: str, sentence: str) -> ModelFileError:
-        return ModelFileError(f"{self.path.name}: {sentence}.", self.path, key)
-
-    def refuse_other_kinds(self) -> None:
-        kind = self.text("general.type") or "model"
-        for word in (kind, self.architecture):
-            if word in _NOT_A_MODEL:
-                raise ModelFileError(f"{self.path.name} {_NOT_A_MODEL[word]}.", self.path, "general.type")
-        if not self.architecture:
-            raise self.fault("general.architecture", "the header does not say which architecture this is")
-        if not self.header.tensors and self.integer("split.count", 0) < 2:
-            raise ModelFileError(f"{self.path.name} {_NOT_A_MODEL['vocab']}.", self.path, "tensor count")
-
-    def text(self, key: str) -> str | None:
-        value = self.metadata.get(key)
-        if value is None or isinstance(value, str):
-            return value
-        raise self.fault(key, f"{key} is not a text")
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.metadata.get(key, default)
-        if isinstance(value, bool):
-            return value
-        raise self.fault(key, f"{key} is neither true nor false")
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        """The unsigned 32-bit value of ``key``; without ``default`` it must be there."""
-        value = self.metadata.get(key, default)
-        if value is None:
-            raise self.fault(key, f"{key} is missing from the header")
-        return self._checked(key, value)
-
-    def of_arch(self, key: str, default: int | None = None) -> int:
-        return self.integer(f"{self.architecture}.{key}", default)
-
-    def per_layer(self, key: str, n_layer: int, default: int | tuple[int, ...]) -> tuple[int, ...]:
-        """One value for each layer; a single value holds for all (llama-model-loader.cpp, get_key_or_arr)."""
-        key = f"{self.architecture}.{key}"
-        value = self.metadata.get(key, default)
-        if isinstance(value, tuple):
-            if len(value) != n_layer:
-                raise self.fault(key, f"{key} has {len(value)} values for {n_layer} layers")
-            return tuple(self._checked(key, item) for item in value)
-        return (self._checked(key, value),) * n_layer
-
-    def _checked(self, key: str, value: MetadataValue) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.fault(key, f"{key} is not a whole number")
-        if not 0 <= value < 2**32:
-            raise self.fault(key, f"{key} is {value}, out of range")
-        return value
-
-
-def _read_parts(header: GgufHeader, facts: _Facts) -> tuple[tuple[Path, ...], list[GgufHeader]]:
+def _read_parts(header: GgufHeader, facts: HeaderFacts) -> tuple[tuple[Path, ...], list[GgufHeader]]:
     """The names of all parts, and the headers of the later ones that exist (llama-model-loader.cpp, split.count)."""
     n_parts = facts.integer("split.count", 0)
     if n_parts < 2:
@@ -249,18 +187,18 @@ def _read_parts(header: GgufHeader, facts: _Facts) -> tuple[tuple[Path, ...], li
         header.path.with_name(f"{match['prefix']}-{no:05}-of-{n_parts:05}.gguf") for no in range(1, n_parts + 1)
     )
     names = {tensor.name for tensor in header.tensors}
+    header_bytes = header.data_offset
     headers: list[GgufHeader] = []
     for part, path in enumerate(paths[1:], 1):
         if not path.exists():
             continue
-        later = read_header(path, part, MAX_TENSORS - len(names))
+        later = read_header(path, part, MAX_TENSORS - len(names), MAX_HEADER_BYTES - header_bytes)
+        header_bytes += later.data_offset
         if later.metadata.get("split.no") != part:
-            raise ModelFileError(f"{path.name}: split.no does not say that this is part {part + 1}.", path, "split.no")
+            raise refusal(path, "split.no", f"split.no does not say that this is part {part + 1}")
         for tensor in later.tensors:
             if tensor.name in names:
-                raise ModelFileError(
-                    f"{path.name}: the tensor {tensor.name} is in another part too.", path, f"tensor {tensor.name}"
-                )
+                raise refusal(path, f"tensor {tensor.name}", f"the tensor {tensor.name} is in another part too")
             names.add(tensor.name)
         headers.append(later)
     n_tensors = facts.integer("split.tensors.count")
@@ -269,7 +207,7 @@ def _read_parts(header: GgufHeader, facts: _Facts) -> tuple[tuple[Path, ...], li
     return paths, headers
 
 
-def _assemble(facts: _Facts, part_paths: tuple[Path, ...], headers: list[GgufHeader]) -> ModelFile:
+def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[GgufHeader]) -> ModelFile:
     present = {header.path for header in headers}
     missing = tuple(path for path in part_paths if path not in present)
     truncated = next((header.path for header in headers if not header.is_complete), None)
@@ -291,14 +229,14 @@ def _assemble(facts: _Facts, part_paths: tuple[Path, ...], headers: list[GgufHea
     default_size = n_embd // heads[0] if heads[0] else 0
     head_size_k = facts.of_arch("attention.key_length", default_size) if heads[0] else 0
     head_size_v = facts.of_arch("attention.value_length", default_size) if heads[0] else 0
-    window, windowed = _window(facts, n_layer, n_layer_all)
-    recurrent = _recurrent_layers(facts, n_layer, n_layer_all, heads_kv)
+    window, windowed = layer_facts.window(facts, n_layer, n_layer_all)
+    recurrent = layer_facts.recurrent_layers(facts, n_layer, n_layer_all, heads_kv)
     n_head, n_head_kv = heads[:n_layer], heads_kv[:n_layer]
     is_hybrid = facts.architecture in architectures.HYBRID
-    attending = _attending_layers(facts, n_head_kv, recurrent)
+    attending = layer_facts.attending_layers(facts, n_head_kv, recurrent)
     is_mla = facts.architecture in architectures.MLA
     caches_mla = is_mla and facts.of_arch("attention.key_length_mla", 0) > 0
-    expert_count, expert_used_count = _experts(facts, n_layer_all)
+    expert_count, expert_used_count = layer_facts.experts(facts, n_layer_all)
     kv_lora_rank = facts.of_arch("attention.kv_lora_rank", 0) if is_mla else 0
     n_vocab = _n_vocab(facts)
     file_type = facts.integer("general.file_type") if "general.file_type" in facts.metadata else None
@@ -308,7 +246,7 @@ def _assemble(facts: _Facts, part_paths: tuple[Path, ...], headers: list[GgufHea
         missing_parts=missing,
         is_complete=not missing and truncated is None,
         truncated_part=truncated,
-        name=facts.text("general.name") or _stem(facts.path),
+        name=one_line(facts.text("general.name") or _stem(facts.path), 200),
         architecture=facts.architecture,
         n_layer=n_layer,
         n_ctx_train=facts.of_arch("context_length"),
@@ -325,7 +263,7 @@ def _assemble(facts: _Facts, part_paths: tuple[Path, ...], headers: list[GgufHea
         sliding_window=window,
         windowed_layers=windowed,
         recurrent_layers=recurrent,
-        cached_layers=_cached_layers(facts, attending),
+        cached_layers=layer_facts.cached_layers(facts, attending),
         kv_lora_rank=kv_lora_rank or None,
         caches_latent=caches_mla or facts.architecture in architectures.KEYS_ONLY,
         expert_count=expert_count,
@@ -333,7 +271,9 @@ def _assemble(facts: _Facts, part_paths: tuple[Path, ...], headers: list[GgufHea
         is_recurrent=facts.architecture in architectures.RECURRENT,
         is_hybrid=is_hybrid,
         is_causal=facts.flag(f"{facts.architecture}.attention.causal", True),
-        attention=_attention(n_head, n_head_kv, attending, is_mla, caches_mla, window, recurrent, is_hybrid),
+        attention=layer_facts.attention_labels(
+            n_head, n_head_kv, attending, is_mla, caches_mla, window, recurrent, is_hybrid
+        ),
         file_type=file_type,
         quantization=_quantization(file_type, tensors),
         size_bytes=sum(max(header.file_bytes, header.needed_bytes) for header in headers),
@@ -342,115 +282,13 @@ def _assemble(facts: _Facts, part_paths: tuple[Path, ...], headers: list[GgufHea
     )
 
 
-def _window(facts: _Facts, n_layer: int, n_layer_all: int) -> tuple[int | None, tuple[bool, ...]]:
-    """The sliding window in tokens, and which layers see only it (llama-model.cpp, load_swa_pattern)."""
-    use = architectures.WINDOWS.get(facts.architecture)
-    if facts.architecture == "exaone4" and n_layer == architectures.EXAONE4_WINDOWED_LAYERS:
-        use = architectures.WINDOW_EXAONE4
-    tokens = facts.of_arch("attention.sliding_window", use.default or 0) if use else 0
-    if use is None or not tokens:
-        return None, (False,) * n_layer
-    key = f"{facts.architecture}.attention.sliding_window_pattern"
-    pattern = facts.metadata.get(key, use.period)
-    if isinstance(pattern, tuple):
-        if len(pattern) > n_layer_all:
-            raise facts.fault(key, f"{key} has {len(pattern)} values for {n_layer_all} layers")
-        flags = [bool(value) for value in pattern] + [False] * (n_layer_all - len(pattern))
-        return use.forced or tokens, tuple(flags[:n_layer])
-    if use.period == 0:
-        return use.forced or tokens, (True,) * n_layer
-    period = facts.integer(key, use.period)
-    full = 0 if use.dense_first else period - 1
-    return use.forced or tokens, tuple(period == 0 or layer % period != full for layer in range(n_layer))
-
-
-def _recurrent_layers(facts: _Facts, n_layer: int, n_layer_all: int, heads_kv: tuple[int, ...]) -> tuple[bool, ...]:
-    """Which layers keep recurrent state (is_recr_impl in src/models/*.cpp)."""
-    architecture = facts.architecture
-    if architecture in architectures.RECURRENT:
-        return (True,) * n_layer
-    if architecture not in architectures.HYBRID or architecture == "deepseek4":
-        return (False,) * n_layer
-    if architecture == "falcon-h1":
-        return (True,) * n_layer
-    default_interval = architectures.RECURRENT_BY_INTERVAL.get(architecture)
-    if default_interval is None:
-        n_ff = facts.per_layer("feed_forward_length", n_layer_all, 0)
-        attends_or_feeds = n_ff if architecture.startswith("nemotron_h") else (0,) * n_layer_all
-        return tuple(heads_kv[layer] == 0 and attends_or_feeds[layer] == 0 for layer in range(n_layer))
-    key = f"{architecture}.attention.recurrent_layers"
-    listed = facts.metadata.get(key)
-    if isinstance(listed, tuple):
-        if len(listed) != n_layer_all:
-            raise facts.fault(key, f"{key} has {len(listed)} values for {n_layer_all} layers")
-        return tuple(bool(value) for value in listed[:n_layer])
-    interval = facts.of_arch("full_attention_interval", default_interval)
-    if interval == 0:
-        raise facts.fault(f"{architecture}.full_attention_interval", "full_attention_interval is 0")
-    return tuple((layer + 1) % interval != 0 for layer in range(n_layer))
-
-
-def _attending_layers(facts: _Facts, n_head_kv: tuple[int, ...], recurrent: tuple[bool, ...]) -> tuple[bool, ...]:
-    """Which layers have attention (the layer filters in llama-model.cpp, create_memory)."""
-    both = facts.architecture == "falcon-h1"
-    return tuple(heads > 0 and (both or not state) for heads, state in zip(n_head_kv, recurrent, strict=True))
-
-
-def _cached_layers(facts: _Facts, attending: tuple[bool, ...]) -> tuple[bool, ...]:
-    """Which of them keep K and V of their own (llama-hparams.cpp, has_kv)."""
-    last = len(attending)
-    if facts.architecture in architectures.NO_CACHE:
-        last = 0
-    elif facts.architecture == "gemma3n":
-        last = architectures.GEMMA3N_LAYERS_WITH_CACHE
-    elif facts.architecture == "gemma4":
-        last -= facts.of_arch("attention.shared_kv_layers", 0)
-    return tuple(attends and layer < last for layer, attends in enumerate(attending))
-
-
-def _experts(facts: _Facts, n_layer_all: int) -> tuple[int, int]:
-    """Experts in a layer, and how many of them a token uses; llama.cpp aborts on pairs that are refused here."""
-    count = facts.of_arch("expert_count", 0)
-    used = max(facts.per_layer("expert_used_count", n_layer_all, 0))
-    if facts.architecture in ("hunyuan-dense", "hunyuan_vl") and count <= 1:
-        return 0, 0
-    if count > MAX_EXPERTS or used > count or (count > 0 and used == 0):
-        raise facts.fault(
-            f"{facts.architecture}.expert_used_count", f"{used} of {count} experts are used, which is impossible"
-        )
-    return count, used
-
-
-def _n_vocab(facts: _Facts) -> int:
+def _n_vocab(facts: HeaderFacts) -> int:
     tokens = facts.metadata.get("tokenizer.ggml.tokens")
     if tokens is None:
         return 0
     if not isinstance(tokens, ArraySummary) or tokens.type_name != "str":
         raise facts.fault("tokenizer.ggml.tokens", "tokenizer.ggml.tokens is not an array of texts")
     return tokens.count
-
-
-def _attention(
-    n_head: tuple[int, ...],
-    n_head_kv: tuple[int, ...],
-    attending: tuple[bool, ...],
-    is_mla: bool,
-    caches_mla: bool,
-    window: int | None,
-    recurrent: tuple[bool, ...],
-    is_hybrid: bool,
-) -> tuple[str, ...]:
-    """Labels that apply, most general first: hybrid or recurrent, then how heads share K and V, then SWA."""
-    kinds = {
-        "MHA" if kv == heads else "MQA" if kv == 1 else "GQA"
-        for heads, kv, attends in zip(n_head, n_head_kv, attending, strict=True)
-        if attends
-    }
-    labels = ["hybrid"] if is_hybrid else ["recurrent"] if any(recurrent) else []
-    labels += ["MLA"] if is_mla else []
-    labels += [] if caches_mla else [kind for kind in ("MHA", "GQA", "MQA") if kind in kinds]
-    labels += ["SWA"] if window else []
-    return tuple(labels)
 
 
 def _quantization(file_type: int | None, tensors: tuple[Tensor, ...]) -> str:

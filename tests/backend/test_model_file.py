@@ -171,6 +171,13 @@ def test_long_arrays_are_summarised_and_short_ones_kept(tmp_path: Path) -> None:
     assert metadata["x.text"] == "caf�"
 
 
+def test_name_is_fit_to_be_shown(tmp_path: Path) -> None:
+    model = read(tmp_path, gguf([*KEYS, key("general.name", STRING, "evil\n\x1b[2J" + "x" * 5000)]))
+    assert model.name.startswith("evil\N{REPLACEMENT CHARACTER}")
+    assert model.name.isprintable()
+    assert len(model.name) == 200
+
+
 def test_name_and_quantization_without_their_keys(tmp_path: Path) -> None:
     model = read(tmp_path, gguf(), "some-model.gguf")
     assert (model.name, model.file_type, model.quantization) == ("some-model", None, "F32")
@@ -365,6 +372,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "gap between tensors": (gguf(tensors=[tensor("a", (64,), 0), tensor("b", (64,), 4096)]), "tensor b"),
     "unaligned tensor": (gguf(tensors=[tensor("a", (3,), 0), tensor("b", (64,), 12)]), "tensor b"),
     "no architecture": (gguf(KEYS[1:]), "general.architecture"),
+    "architecture is a novel": (gguf([key("general.architecture", STRING, "ll\nama")]), "general.architecture"),
+    "lines in a key": (gguf([*KEYS, text("x\ny") + struct.pack("<II", 77, 0)]), "x\ny"),
     "architecture is a number": (gguf([key("general.architecture", U32, 1)]), "general.architecture"),
     "no layers": (gguf([KEYS[0], *KEYS[2:]]), "llama.block_count"),
     "billions of layers": (gguf([KEYS[0], key("llama.block_count", U32, 2**32 - 1), *KEYS[2:]]), "llama.block_count"),
@@ -394,6 +403,7 @@ def test_hostile_header_is_refused_with_its_field(tmp_path: Path, case: str) -> 
     assert caught.value.path == tmp_path / "model.gguf"
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_out_of_file_tensor_is_refused_for_loading(tmp_path: Path) -> None:
