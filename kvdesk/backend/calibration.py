@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 HISTORY_KEPT = 200
 
-PROCESS_BYTES = 50 * MIB
-"""An engine process without a model: Python, our code, llama.cpp's libraries (Linux, measured; 48 MiB before, 50 after a
-two-layer model was loaded)."""
-TOKEN_BYTES = 170
-"""llama.cpp's vocabulary per token (measured with 32,000, 131,072 and 262,144 tokens)."""
+PROCESS_BYTES = 49 * MIB
+"""An engine process without a model: Python, our code, llama.cpp's libraries (Linux: 48 MiB before, 50 after a two-layer
+model was loaded)."""
+TOKEN_BYTES = 150
+"""llama.cpp's vocabulary per token (150 with 32,000 tokens, 160 with the starter's 262,144, 170 with 131,072)."""
 MERGE_BYTES = 130
 """llama.cpp's table of BPE merges, per merge (measured with 50,000, 151,387 and 280,147)."""
 TENSOR_BYTES = 9 * 1024

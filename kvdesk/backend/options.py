@@ -152,9 +152,10 @@ def _clamped(context: ContextSettings) -> ContextSettings:
     for name, field in context.__dataclass_fields__.items():
         value = getattr(context, name)
         if isinstance(value, int) and not isinstance(value, bool):
-            low, high = field.metadata.get("minimum", value), field.metadata.get("maximum", value)
-            if not low <= value <= high:
-                changes[name] = min(max(value, low), high)
+            least = max(value, field.metadata.get("minimum", value))
+            fitting = min(least, field.metadata.get("maximum", least))
+            if fitting != value:
+                changes[name] = fitting
     if context.n_ctx > MOST_N_CTX:
         changes["n_ctx"] = MOST_N_CTX
     return replace(context, **changes)
