@@ -204,6 +204,11 @@ class ConversationList(QWidget):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Keys: Down leaves the search for the list and Esc clears it; Enter opens a row and Delete deletes it."""
+        is_for_search = watched is self._search and bool(self._search.text())
+        if event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent) and is_for_search:
+            if event.key() == Qt.Key.Key_Escape:  # else it would stop a reply that is being written
+                event.accept()
+            return False
         if event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent):
             if watched is self._search:
                 return self._on_search_key(Qt.Key(event.key()))
