@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
     QDoubleSpinBox,
     QLineEdit,
     QSizePolicy,
+    QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QWidget,
@@ -209,7 +210,8 @@ class _NotedItems(QStyledItemDelegate):
         note = _note(index)
         if note:
             painter.save()
-            painter.setPen(_muted(option.palette))
+            is_selected = bool(option.state & QStyle.StateFlag.State_Selected)
+            painter.setPen(option.palette.color(QPalette.ColorRole.Text) if is_selected else _muted(option.palette))
             painter.drawText(
                 option.rect.adjusted(0, 0, -8, 0), Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, note
             )
@@ -228,7 +230,10 @@ def _note(index: QModelIndex | QPersistentModelIndex) -> str:
 
 
 def _muted(palette: QPalette) -> QColor:
-    return palette.color(QPalette.ColorRole.PlaceholderText)
+    """The text's colour, fainter. Style sheets make PlaceholderText too faint for what is to be read."""
+    color = QColor(palette.color(QPalette.ColorGroup.Active, QPalette.ColorRole.Text))
+    color.setAlphaF(0.7)
+    return color
 
 
 class _WheelGuard(QObject):

@@ -1,0 +1,103 @@
+"""The chat settings as a user meets them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QPushButton, QWidget
+
+from kvdesk.backend.settings import OVERFLOWS, SamplingSettings
+from kvdesk.ui.chat.sampling_panel import SamplingPanel
+from kvdesk.ui.theme import DARK, LIGHT
+
+
+@pytest.fixture
+def panel(qtbot):
+    panel = SamplingPanel(LIGHT)
+    qtbot.addWidget(panel)
+    panel.resize(340, 700)
+    with qtbot.waitExposed(panel):
+        panel.show()
+    return panel
+
+
+def listen(signal):
+    heard = []
+    signal.connect(heard.append)
+    return heard
+
+
+def editor(panel, field):
+    return panel.findChild(QWidget, field)
+
+
+def reset_button(panel):
+    return panel.findChild(QPushButton)
+
+
+def visible_texts(panel):
+    return [label.text() for label in panel.findChildren(QLabel) if label.isVisible()]
+
+
+def test_it_shows_a_conversation_and_says_nothing(panel):
+    heard = [listen(signal) for signal in (panel.changed, panel.system_prompt_changed, panel.overflow_changed)]
+    sampling = SamplingSettings(temperature=0.35, top_k=7, seed=99)
+    panel.show_conversation(sampling, "Be brief.", "rolling")
+    assert editor(panel, "temperature").text() == "0.35"
+    assert editor(panel, "seed").text() == "99"
+    assert panel.findChild(QPlainTextEdit).toPlainText() == "Be brief."
+    assert panel.findChild(QComboBox).currentText() == "Rolling window"
+    assert panel.sampling() == sampling
+    assert heard == [[], [], []]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(SamplingSettings)])
+def test_every_setting_can_be_changed(panel, qtbot, field):
+    panel.show_conversation(SamplingSettings(repeat_penalty=1.1), "", "ask")
+    heard = listen(panel.changed)
+    qtbot.keyClick(editor(panel, field), Qt.Key.Key_Up)
+    (value,) = heard
+    assert getattr(value, field) > getattr(SamplingSettings(repeat_penalty=1.1), field)
+    assert dataclasses.replace(
+        value, **{field: getattr(SamplingSettings(repeat_penalty=1.1), field)}
+    ) == SamplingSettings(repeat_penalty=1.1)
+
+
+def test_reset_goes_back_to_the_defaults_of_new_conversations(panel, qtbot):
+    assert not reset_button(panel).isEnabled()
+    panel.set_defaults(SamplingSettings(temperature=0.2))
+    heard = listen(panel.changed)
+    qtbot.mouseClick(reset_button(panel), Qt.MouseButton.LeftButton)
+    assert heard == [SamplingSettings(temperature=0.2)]
+    assert editor(panel, "temperature").text() == "0.20"
+    assert not reset_button(panel).isEnabled()
+
+
+def test_the_system_prompt_is_told_with_every_key(panel, qtbot):
+    heard = listen(panel.system_prompt_changed)
+    prompt = panel.findChild(QPlainTextEdit)
+    qtbot.keyClicks(prompt, "Hi")
+    assert heard == ["H", "Hi"]
+    panel.show_conversation(SamplingSettings(), "Hi", "ask")  # as the owner may answer
+    qtbot.keyClicks(prompt, "!")
+    assert heard[-1] == "Hi!"  # the cursor stayed at the end
+
+
+def test_every_overflow_policy_can_be_chosen(panel, qtbot):
+    heard = listen(panel.overflow_changed)
+    box = panel.findChild(QComboBox)
+    for _ in range(len(OVERFLOWS) - 1):
+        qtbot.keyClick(box, Qt.Key.Key_Down)
+    assert ("ask", *heard) == OVERFLOWS
+
+
+def test_it_says_what_has_no_effect(panel):
+    assert not editor(panel, "repeat_last_n").isEnabled()
+    panel.show_conversation(SamplingSettings(temperature=0.0, repeat_penalty=1.1), "", "ask")
+    assert "Greedy: Top K, Top P, Min P and Seed have no effect." in visible_texts(panel)
+    assert editor(panel, "repeat_last_n").isEnabled()
+    panel.show_conversation(SamplingSettings(), "", "ask")
+    assert not any(text.startswith("Greedy") for text in visible_texts(panel))
+    panel.set_theme(DARK)
