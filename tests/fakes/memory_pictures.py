@@ -111,11 +111,11 @@ def sample(
     )  # fmt: skip
 
 
-def chat(seconds: float, gpu: bool = False) -> Iterator[tuple[Sample, int]]:
-    """Samples twice a second of a chat whose context grows; each with its number of cells."""
+def chat(seconds: float, gpu: bool = False, step_s: float = 0.5) -> Iterator[tuple[Sample, int]]:
+    """Samples every ``step_s`` of a chat whose context grows; each with its number of cells."""
     cells = 2048
-    for index in range(int(seconds * 2)):
-        at = index / 2
+    for index in range(int(seconds / step_s)):
+        at = index * step_s
         used = min(32_000, int(at * 20))
         while used > cells:
             cells *= 2
