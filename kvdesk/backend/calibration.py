@@ -198,4 +198,5 @@ def _device_key(name: str, description: str) -> str:
 
 def _comparison(item: dict[str, Any]) -> Comparison:
     rows = cast("list[dict[str, Any]]", item["rows"])
-    return Comparison(**{**item, "rows": tuple(ComparisonRow(**row) for row in rows)})
+    values: dict[str, Any] = {**item, "rows": tuple(ComparisonRow(**row) for row in rows)}
+    return Comparison(**values)

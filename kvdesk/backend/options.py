@@ -33,12 +33,13 @@ def check(settings: EngineSettings, model: ModelFile) -> None:
 
 def problems_of(context: ContextSettings, model: ModelFile) -> dict[str, str]:
     """Field name -> why llama.cpp would refuse it for ``model``; empty when all is possible."""
-    has_cache = any(model.cached_layers)
-    sizes_k = {model.head_size_k} | ({model.head_size_k_swa} if any(model.windowed_layers) else set())
-    sizes_v = {model.head_size_v} | ({model.head_size_v_swa} if any(model.windowed_layers) else set())
-    problems = context_problems(
-        context, tuple(sorted(sizes_k)) if has_cache else (), tuple(sorted(sizes_v)) if has_cache else ()
-    )
+    sizes_k: tuple[int, ...] = ()
+    sizes_v: tuple[int, ...] = ()
+    if any(model.cached_layers):
+        sizes_k, sizes_v = (model.head_size_k,), (model.head_size_v,)
+    if any(model.windowed_layers):
+        sizes_k, sizes_v = (*sizes_k, model.head_size_k_swa), (*sizes_v, model.head_size_v_swa)
+    problems = context_problems(context, sizes_k, sizes_v)
     if context.n_ctx > MOST_N_CTX:
         problems["n_ctx"] = f"Context Length is {context.n_ctx:,}; the most is {MOST_N_CTX:,}"
     if model.caches_latent and context.type_k != context.type_v:

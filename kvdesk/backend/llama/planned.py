@@ -13,12 +13,13 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
 from kvdesk.backend.footprint import DRY_RUN, Footprint
 from kvdesk.backend.gguf_header import Tensor
-from kvdesk.backend.llama import breakdown, library, report
+from kvdesk.backend.llama import breakdown, library, logged, report
 from kvdesk.backend.llama.model import LOAD_MODE_NONE, model_params
 from kvdesk.backend.llama.params import context_params
 from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
@@ -82,15 +83,16 @@ class PlannedModel:
         params.load_mode = LOAD_MODE_NONE
         self._log = _brief_log()
         self._log.lines.clear()
-        self.ptr = lib.llama_model_load_from_file(str(path).encode(), params)
+        self.ptr: Any = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.ptr:
             raise PlanError(f"llama.cpp cannot plan this model: {_reason(self._log.lines)}.")
         self.settings = settings
-        self.n_vocab: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.ptr))
+        vocab: Any = lib.llama_model_get_vocab(self.ptr)
+        self.n_vocab: int = lib.llama_vocab_n_tokens(vocab)
         self._n_ctx_train: int = lib.llama_model_n_ctx_train(self.ptr)
         self._tensors = {tensor.name: tensor for tensor in tensors}
         self._devices = library.devices()
-        name = ctypes.create_string_buffer(64)
+        name: Any = ctypes.create_string_buffer(64)
         lib.llama_model_meta_val_str(self.ptr, b"general.architecture", name, len(name))
         self._architecture = name.value.decode("utf-8", "replace")
         self._mapped: dict[int, int] | None = None
@@ -107,7 +109,8 @@ class PlannedModel:
         caches = report.caches(lines)
         output = [b for b in report.buffers(lines) if b.kind is BufferKind.OUTPUT]
         if shares is None:
-            buffers = tuple(_from_log(lines, self._tensors.values(), self.settings.use_mmap))
+            n_layer = lib.llama_model_n_layer(self.ptr)
+            buffers = logged.buffers(lines, list(self._tensors.values()), self._devices, n_layer, self.settings)
         else:
             recurrent = self._recurrent_bytes(settings, lines, caches)
             shares = self._with_single_sequence(shares, settings, n_ctx_seq)
@@ -154,7 +157,6 @@ class PlannedModel:
     def close(self) -> None:
         """Let go of the metadata."""
         lib.llama_model_free(self.ptr)
-        self.ptr = None
 
     def _plan(self, settings: ContextSettings) -> tuple[tuple[breakdown.Share, ...] | None, list[str], int, int]:
         """A context made, read and thrown away: its breakdown, log, n_ctx and n_ctx per sequence."""
@@ -225,10 +227,10 @@ class PlannedModel:
         """
         state = [b for b in report.buffers(lines) if b.kind is BufferKind.RECURRENT]
         if not state:
-            logged: dict[str, int] = defaultdict(int)
+            states: dict[str, int] = defaultdict(int)
             for match in filter(None, map(_COMPRESSOR_STATE.search, lines)):
-                logged[match[1]] += round(float(match[2]) * _MIB)
-            return logged
+                states[match[1]] += round(float(match[2]) * _MIB)
+            return states
         if settings.n_seq_max not in self._recurrent:
             one = self._context_bytes(settings, 256 * settings.n_seq_max)
             two = self._context_bytes(settings, 512 * settings.n_seq_max) if caches else one
@@ -272,10 +274,6 @@ def _flash_attention(lines: list[str], settings: ContextSettings) -> bool:
     if any("forcing off" in line and "flash" in line.lower() for line in lines):
         return False
     return report.flash_attention(lines, settings.flash_attn)
-
-
-def _from_log(lines: list[str], tensors: Sequence[Tensor], use_mmap: bool) -> list[Buffer]:
-    raise NotImplementedError
 
 
 def _reason(lines: list[str]) -> str:
