@@ -12,8 +12,9 @@ import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from kvdesk.errors import ModelFileError
 
@@ -25,7 +26,7 @@ MAX_STRINGS = 4_000_000
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """What the metadata mapping may hold in all; longer strings and arrays are summarised."""
 MAX_KEPT_NUMBERS = 4096
-_FIRST_READ_BYTES = 1024 * 1024
+_WINDOW_BYTES = 256 * 1024
 
 GGML_MAX_DIMS = 4
 GGML_MAX_NAME = 64
@@ -125,7 +126,7 @@ def read_header(
             raise ModelFileError(f"{path.name or path} is a folder; choose a .gguf file in it.", path)
         if not stat.S_ISREG(facts.st_mode):
             raise ModelFileError(f"{path.name} is not a regular file.", path)
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return _Reader(path, file, facts.st_size, max_bytes).header(part, max_tensors)
     except FileNotFoundError as error:
         raise ModelFileError(f"There is no file {path}.", path) from error
@@ -147,15 +148,19 @@ def refusal(path: Path, field: str, sentence: str) -> ModelFileError:
 
 
 class _Reader:
-    """Walks the header front to back over a buffer that grows by reading on (a map of the file would kill the
-    process if another one truncated it)."""
+    """Walks the header front to back through a window that is read anew where the last one ends.
 
-    def __init__(self, path: Path, file: BinaryIO, file_bytes: int, max_bytes: int) -> None:
+    Memory stays small whatever the file claims, skipped arrays are not read, and a file that another process
+    truncates is an error here, where a memory map of it would kill this process.
+    """
+
+    def __init__(self, path: Path, file: FileIO, file_bytes: int, max_bytes: int) -> None:
         self._path = path
         self._file = file
         self._file_bytes = file_bytes
         self._max_bytes = max_bytes
-        self._data = b""
+        self._window = b""
+        self._window_start = 0
         self._pos = 0
         self._strings_left = MAX_STRINGS
         self._kept_left = MAX_KEPT_BYTES
@@ -177,22 +182,27 @@ class _Reader:
 
     # --- bytes -------------------------------------------------------------------------------------------------
 
-    def _need(self, end: int, field: str) -> None:
-        """Make the buffer reach to ``end``."""
-        if end <= len(self._data):
-            return
+    def _reach(self, size_bytes: int, field: str) -> int:
+        """Have the next ``size_bytes`` in the window; returns where in it they begin."""
+        here = self._pos - self._window_start
+        if here + size_bytes <= len(self._window):
+            return here
+        self._check_end(self._pos + size_bytes, field)
+        self._file.seek(self._pos)
+        self._window, self._window_start = self._file.read(max(size_bytes, _WINDOW_BYTES)), self._pos
+        if len(self._window) < size_bytes:
+            raise self._fault(field, f"the file became shorter while {field} was read")
+        return 0
+
+    def _check_end(self, end: int, field: str) -> None:
         if end > self._file_bytes:
             raise self._fault(field, f"{field} reaches beyond the end of the file ({self._file_bytes:,} bytes)")
         if end > self._max_bytes:
             raise self._fault(field, f"{field} makes the header longer than {MAX_HEADER_BYTES >> 20} MiB")
-        wanted = max(end, 2 * len(self._data), _FIRST_READ_BYTES)
-        self._data += self._file.read(min(wanted, self._max_bytes) - len(self._data))
-        if end > len(self._data):
-            raise self._fault(field, f"the file became shorter while {field} was read")
 
     def _unpack(self, form: struct.Struct, field: str) -> int | float | bool:
-        self._need(self._pos + form.size, field)
-        (value,) = form.unpack_from(self._data, self._pos)
+        here = self._reach(form.size, field)
+        (value,) = form.unpack_from(self._window, here)
         self._pos += form.size
         return value
 
@@ -208,22 +218,24 @@ class _Reader:
 
     def _text_bytes(self, field: str) -> bytes:
         length = self._integer(_U64, field)
-        self._need(self._pos + length, field)
-        start, self._pos = self._pos, self._pos + length
-        return self._data[start : self._pos]
+        return self._take(length, field)
+
+    def _take(self, size_bytes: int, field: str) -> bytes:
+        here = self._reach(size_bytes, field)
+        self._pos += size_bytes
+        return self._window[here : here + size_bytes]
 
     # --- metadata ----------------------------------------------------------------------------------------------
 
     def _preamble(self) -> int:
         if self._file_bytes == 0:
             raise self._fault("magic", "the file is empty")
-        magic = self._file.read(4)
+        magic = self._take(min(4, self._file_bytes), "magic")
         if magic in (b"lmgg", b"tjgg", b"fmgg", b"algg"):
             raise self._fault("magic", "this is an old GGML file; llama.cpp reads only GGUF")
         if magic != b"GGUF":
             shown = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in magic)
             raise self._fault("magic", f'this is not a GGUF file (it begins with "{shown}" instead of "GGUF")')
-        self._data, self._pos = magic, 4
         version = self._integer(_U32, "version")
         if version & 0xFFFF == 0 and version:
             raise self._fault("version", "the file was written for big-endian machines")
@@ -286,12 +298,11 @@ class _Reader:
         if item_type not in _SCALARS:
             raise self._fault(key, f"{key} is an array of the unknown value type {item_type}")
         name, form = _SCALARS[item_type]
-        start, end = self._pos, self._pos + count * form.size
-        self._need(end, key)
-        self._pos = end
         if count > MAX_KEPT_NUMBERS or not self._keep(32 * count):
+            self._check_end(self._pos + count * form.size, key)
+            self._pos += count * form.size
             return ArraySummary(name, count)
-        return struct.unpack(f"<{count}{form.format[-1]}", self._data[start:end])
+        return struct.unpack(f"<{count}{form.format[-1]}", self._take(count * form.size, key))
 
     def _keep(self, size_bytes: int) -> bool:
         if size_bytes > self._kept_left:
@@ -304,19 +315,18 @@ class _Reader:
         if count > self._strings_left or count * 8 > self._file_bytes - self._pos:
             raise self._fault(key, f"{key} has {count:,} strings, more than the file can hold or any model has")
         self._strings_left -= count
-        unpack_from, pos, done = _U64.unpack_from, self._pos, 0
+        unpack_from, done = _U64.unpack_from, 0
         while done < count:
-            self._need(pos + 8, key)
-            data = self._data
+            here, window = self._reach(8, key), self._window
             try:
-                for done in range(done, count):  # noqa: B007, B020 - after reading on it resumes where it stopped
-                    (length,) = unpack_from(data, pos)
-                    pos += 8 + length
+                for done in range(done, count):  # noqa: B007, B020 - in the next window it resumes where it stopped
+                    (length,) = unpack_from(window, here)
+                    here += 8 + length
                 done = count
             except (struct.error, OverflowError):
-                pass  # beyond the buffer: _need reads on, or says why it cannot
-        self._need(pos, key)
-        self._pos = pos
+                pass  # beyond the window: _reach reads the next, or says why it cannot
+            self._pos = self._window_start + here
+        self._check_end(self._pos, key)
 
     # --- tensors -----------------------------------------------------------------------------------------------
 

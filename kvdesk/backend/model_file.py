@@ -7,6 +7,7 @@ memory figures are the dry run's. Any thread or process; the cost is one pass ov
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -183,14 +184,13 @@ def _read_parts(header: GgufHeader, facts: HeaderFacts) -> tuple[tuple[Path, ...
             f"the header says part {facts.integer('split.no') + 1} of {n_parts}, "
             "but the file is not named so (name-00001-of-0000N.gguf)",
         )
-    paths = tuple(
-        header.path.with_name(f"{match['prefix']}-{no:05}-of-{n_parts:05}.gguf") for no in range(1, n_parts + 1)
-    )
+    folder, prefix = header.path.parent, match["prefix"]
+    paths = tuple(folder / f"{prefix}-{number:05}-of-{n_parts:05}.gguf" for number in range(1, n_parts + 1))
     names = {tensor.name for tensor in header.tensors}
     header_bytes = header.data_offset
     headers: list[GgufHeader] = []
     for part, path in enumerate(paths[1:], 1):
-        if not path.exists():
+        if not os.path.exists(path):
             continue
         later = read_header(path, part, MAX_TENSORS - len(names), MAX_HEADER_BYTES - header_bytes)
         header_bytes += later.data_offset

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kvdesk.backend import gguf_header
 from kvdesk.backend.gguf_header import MAX_KEPT_NUMBERS, TENSOR_TYPES, ArraySummary
 from kvdesk.backend.model_file import ModelFile, read_model_file
 from kvdesk.errors import ModelFileError
@@ -169,6 +170,16 @@ def test_long_arrays_are_summarised_and_short_ones_kept(tmp_path: Path) -> None:
     assert metadata["x.long"] == ArraySummary("u8", MAX_KEPT_NUMBERS + 1)
     assert metadata["x.words"] == ArraySummary("str", 3)
     assert metadata["x.text"] == "caf�"
+
+
+@pytest.mark.parametrize("window_bytes", [16, 100, 4099])
+def test_where_the_reading_window_ends_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window_bytes: int
+) -> None:
+    path = write_tiny("gemma3", tmp_path, chat_template=CHATML)
+    whole = read_model_file(path)
+    monkeypatch.setattr(gguf_header, "_WINDOW_BYTES", window_bytes)
+    assert read_model_file(path) == whole
 
 
 def test_name_is_fit_to_be_shown(tmp_path: Path) -> None:
