@@ -2,7 +2,8 @@
 
 ``python tiny_tensors.py HEADER.gguf...`` prints one JSON line for each: a list of [name, [ne0, ne1, ...]] in
 llama.cpp's own order, from ``llama_model_init_from_user``, which builds a model from metadata alone. Optional tensors
-are among them. Its errors go to stderr.
+are among them. Its errors go to stderr. Reaches gguf through libllama's handle, as dlsym allows on Linux and macOS;
+never run on Windows.
 """
 
 import ctypes
