@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 Price = Mapping[str, int]
 """Domain name -> bytes."""
 
-TOLERANCE_BYTES = 256 * 1024
-"""A stretch whose middle is this near the straight line is taken for straight (buffers are padded, no more than that)."""
+TOLERANCE_BYTES = 64 * 1024
+"""A stretch whose middle is this near the straight line is taken for straight; around one bend it is then nowhere off by
+more than twice as much."""
 
 
 class CostLine:
