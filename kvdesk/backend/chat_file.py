@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from kvdesk.backend.chat import ROLES, Conversation, Message, new_id, stats_from_dict, stats_to_dict
+from kvdesk.backend.chat import ROLES, Conversation, Message, active_path, new_id, stats_from_dict, stats_to_dict
 from kvdesk.backend.messages import TurnStats
 from kvdesk.backend.settings import OVERFLOWS, EngineSettings, SamplingSettings
 from kvdesk.errors import UsageError
@@ -20,13 +20,13 @@ FORMAT = "kvdesk-conversation"
 VERSION = 1
 
 
-def to_markdown(conversation: Conversation, path: Iterable[Message]) -> str:
-    """The branch ``path`` as Markdown: title, day, system prompt, then one section per message with its figures."""
+def to_markdown(conversation: Conversation, messages: Iterable[Message]) -> str:
+    """The branch in view as Markdown: title, day, system prompt, then one section per message with its figures."""
     day = dt.datetime.fromtimestamp(conversation.created_s).astimezone().date().isoformat()
     parts = [f"# {conversation.title or 'Conversation'}", day]
     if conversation.system_prompt.strip():
         parts += ["## System", conversation.system_prompt.strip()]
-    for message in path:
+    for message in active_path(messages, conversation.active_leaf_id):
         name = f" ({message.model_name})" if message.model_name else ""
         parts += [f"## {message.role.capitalize()}{name}", message.content.strip()]
         if figures := _figures(message):
@@ -70,6 +70,7 @@ def from_json(text: str) -> tuple[Conversation, tuple[Message, ...]]:
     head = _dict(document.get("conversation"), '"conversation"')
     messages, new_ids = _read_messages(document.get("messages"))
     leaf = head.get("active_leaf_id")
+    newest = max(messages, key=lambda message: message.created_s).id if messages else None
     overflow = head.get("overflow")
     conversation = Conversation(
         id=new_id(),
@@ -80,7 +81,7 @@ def from_json(text: str) -> tuple[Conversation, tuple[Message, ...]]:
         sampling=_sampling(head.get("sampling")),
         engine_settings=_engine_settings(head.get("engine_settings")),
         overflow=overflow if overflow in OVERFLOWS else "ask",
-        active_leaf_id=new_ids.get(leaf) if isinstance(leaf, str) else None,
+        active_leaf_id=new_ids.get(leaf, newest) if isinstance(leaf, str) else newest,
         model_path=_text(head, "model_path") or None,
     )
     return conversation, messages

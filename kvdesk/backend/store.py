@@ -113,15 +113,10 @@ class ConversationStore:
             for message in messages:
                 self._insert_message(conversation.id, message)
 
-    def save_settings(self, conversation: Conversation) -> None:
-        """Keep system prompt, sampling, engine settings, overflow policy and model of a conversation that exists.
-
-        Title, branch in view and times have methods of their own, so that a value held for long overwrites no newer one.
-        """
-        values = dict(zip(_COLUMNS, _conversation_values(conversation), strict=True))
+    def save_conversation(self, conversation: Conversation) -> None:
+        """Keep title, settings, branch in view and times of a conversation that exists, as whoever shows it holds them."""
         with self._changing():
-            settings = tuple(values[name] for name in _SETTING_COLUMNS)
-            self._update("conversations", conversation.id, _SETTING_COLUMNS, settings)
+            self._update("conversations", conversation.id, _COLUMNS, _conversation_values(conversation))
 
     def rename(self, conversation_id: str, title: str) -> None:
         """Give a conversation another title."""
@@ -243,7 +238,6 @@ class ConversationStore:
 
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Conversation))
-_SETTING_COLUMNS = ("system_prompt", "sampling", "engine_settings", "overflow", "model_path")
 _MESSAGE_COLUMNS = (
     *("id", "parent_id", "role", "created_s"),
     *("content", "stats", "model_name", "stop_note", "is_complete"),  # from here on a message can change

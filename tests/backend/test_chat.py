@@ -125,9 +125,11 @@ def test_stats_survive_json_and_newer_keys():
 
 
 def test_markdown_is_the_branch_for_people():
-    question, first, *_ = tree()
-    conversation = new_conversation(86400.0 * 365, title="Sky", system_prompt="Be brief.")
-    text = to_markdown(conversation, (question, first))
+    messages = tree()
+    conversation = new_conversation(
+        86400.0 * 365, title="Sky", system_prompt="Be brief.", active_leaf_id=messages[1].id
+    )
+    text = to_markdown(conversation, messages)
     assert text.startswith("# Sky\n\n1971-01-01\n\n## System\n\nBe brief.\n\n## User\n\nWhy is the sky blue?\n\n")
     assert text.endswith("## Assistant (Gemma 3)\n\nRayleigh.\n\n*41 tokens, 18.2 tok/s, stop: eos*\n")
 
@@ -208,6 +210,13 @@ def test_odd_settings_in_a_file_fall_back_to_their_defaults():
     assert conversation.sampling == SamplingSettings(top_k=3)
     assert conversation.engine_settings == EngineSettings()
     assert conversation.overflow == "ask"
+
+
+def test_a_file_that_names_no_branch_shows_the_newest():
+    conversation, messages = from_json(broken(lambda d: d["conversation"].update(active_leaf_id="gone")))
+    assert conversation.active_leaf_id == messages[-1].id
+    conversation, _ = from_json(broken(lambda d: d.update(messages=[])))
+    assert conversation.active_leaf_id is None
 
 
 def test_half_characters_do_not_reach_the_store():

@@ -103,16 +103,22 @@ def test_a_reply_is_kept_while_it_is_being_written(store):
     assert store.messages(conversation_id)[-1] == whole
 
 
-def test_settings_change_without_touching_title_branch_and_place_in_the_list(store):
+def test_a_changed_conversation_is_kept_whole(store):
     conversation_id = chat(store, "hello", title="Old")
-    held = store.conversation(conversation_id)
-    store.rename(conversation_id, "New")
-    store.add_message(conversation_id, new_message("user", "later", None, 50.0))
-    store.save_settings(dataclasses.replace(held, system_prompt="S", overflow="stop", model_path="m.gguf"))
-    kept = store.conversation(conversation_id)
-    assert (kept.title, kept.system_prompt, kept.overflow, kept.model_path) == ("New", "S", "stop", "m.gguf")
-    assert kept.updated_s == 50.0
-    assert kept.active_leaf_id == store.messages(conversation_id)[-1].id
+    changed = dataclasses.replace(
+        store.conversation(conversation_id),
+        title="New",
+        updated_s=50.0,
+        system_prompt="S",
+        sampling=SamplingSettings(top_k=3),
+        engine_settings=EngineSettings(context=ContextSettings(n_ctx=512)),
+        overflow="stop",
+        model_path="m.gguf",
+    )
+    store.save_conversation(changed)
+    assert store.conversation(conversation_id) == changed
+    store.rename(conversation_id, "Newer")
+    assert store.conversation(conversation_id) == dataclasses.replace(changed, title="Newer")
 
 
 def test_imported_conversations_arrive_whole_or_not_at_all(store):
@@ -144,7 +150,7 @@ def test_what_is_gone_is_said_to_be_gone(store):
         lambda: store.set_active_leaf("gone", None),
         lambda: store.delete("gone", 1.0),
         lambda: store.undelete("gone"),
-        lambda: store.save_settings(new_conversation(1.0)),
+        lambda: store.save_conversation(new_conversation(1.0)),
         lambda: store.add_message("gone", new_message("user", "", None, 1.0)),
         lambda: store.update_message(new_message("user", "", None, 1.0)),
     ):
