@@ -1,6 +1,6 @@
 """A recorded session as a picture, PNG or SVG: what the session window draws, with title, legend and events.
 
-Needs a QApplication (the command line makes an offscreen one). UI thread. Raises StoreError when the disk refuses.
+Needs a QApplication (the command line makes an offscreen one). UI thread.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QRectF, QSize, Qt
+from PySide6.QtCore import QBuffer, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QImage, QPainter
 from PySide6.QtSvg import QSvgGenerator
 
@@ -31,28 +31,38 @@ FORMATS = ("png", "svg")
 
 
 def save_picture(session: Session, path: Path, theme: Theme = LIGHT) -> None:
-    """Draw the whole session to ``path``; its suffix says which of FORMATS."""
+    """Draw the whole session to ``path``; its suffix says which of FORMATS. Raises StoreError when the disk refuses."""
+    picture = as_svg(session, theme) if path.suffix.lower() == ".svg" else as_png(session, theme)
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise StoreError(f"The picture cannot be written to {path}: {error.strerror or error}.") from error
+
+
+def as_svg(session: Session, theme: Theme = LIGHT) -> bytes:
+    """The picture as vectors."""
     size = QSize(WIDTH_PX, _height(session))
-    if path.suffix.lower() == ".svg":
-        device = QSvgGenerator()
-        device.setFileName(str(path))
-        device.setSize(size)
-        device.setViewBox(QRectF(0, 0, size.width(), size.height()))
-        device.setResolution(96)
-        device.setTitle(_title(session))
-        painter = QPainter()
-        if not painter.begin(device):
-            raise StoreError(f"The picture cannot be written to {path}.")
+    target = QBuffer()
+    device = QSvgGenerator()
+    device.setOutputDevice(target)
+    device.setSize(size)
+    device.setViewBox(QRectF(0, 0, size.width(), size.height()))
+    device.setResolution(96)
+    device.setTitle(_title(session))
+    with QPainter(device) as painter:
         _paint(painter, session, theme)
-        painter.end()
-        return
-    image = QImage(size * 2, QImage.Format.Format_RGB32)
+    return bytes(target.data().data())
+
+
+def as_png(session: Session, theme: Theme = LIGHT) -> bytes:
+    """The picture as pixels, two for every unit of length."""
+    image = QImage(QSize(WIDTH_PX, _height(session)) * 2, QImage.Format.Format_RGB32)
     image.setDevicePixelRatio(2.0)
-    painter = QPainter(image)
-    _paint(painter, session, theme)
-    painter.end()
-    if not image.save(str(path), "PNG"):
-        raise StoreError(f"The picture cannot be written to {path}.")
+    with QPainter(image) as painter:
+        _paint(painter, session, theme)
+    target = QBuffer()
+    image.save(target, "PNG")
+    return bytes(target.data().data())
 
 
 def _height(session: Session) -> int:

@@ -85,6 +85,12 @@ def buffers(cells: int, gpu: bool = False) -> tuple[Buffer, ...]:
     return on_cpu + on_gpu if gpu else on_cpu
 
 
+def kv_state(used: int, cells: int, gpu: bool = False) -> KvState:
+    """Bytes on all devices together: the GPU's layers cache half as much again."""
+    per_cell = KV_BYTES_PER_CELL * 3 // 2 if gpu else KV_BYTES_PER_CELL
+    return KvState(used, cells, used * per_cell, cells * per_cell)
+
+
 def sample(
     at_s: float = 0.0, used: int = 1500, cells: int = 4096, gpu: bool = False, others: float = 6.1 * GIB
 ) -> Sample:
@@ -107,7 +113,7 @@ def sample(
     predicted = tuple((d.name, d.total_bytes) for d in plan(gpu=gpu).devices)
     return Sample(
         START_S + at_s, 1000.0 + at_s, MachineReading(tuple(domains)), 4711,
-        KvState(used, cells, used * KV_BYTES_PER_CELL, kv), 18.2, "ready", predicted,
+        kv_state(used, cells, gpu), 18.2, "ready", predicted,
     )  # fmt: skip
 
 
@@ -163,7 +169,7 @@ def footprint(n_ctx: int, gpu: bool = False) -> Footprint:
 
 def context(cells: int = 4096, used: int = 1500, limit: int = 32_768, gpu: bool = False) -> ContextFacts:
     """The context that a load or a growth step made."""
-    kv = KvState(used, cells, used * KV_BYTES_PER_CELL, cells * KV_BYTES_PER_CELL)
+    kv = kv_state(used, cells, gpu)
     settings = ContextSettings(n_ctx=limit)
     return ContextFacts(settings, cells, limit, True, buffers(cells, gpu), (), kv, "new", 0, 12.0)
 

@@ -31,7 +31,7 @@ def rows_of(columns: Columns, domain: DomainColumns, events: Iterable[SessionEve
         for name, size in known.items():
             sizes[name][later] = size
     engine = domain.engine_bytes
-    mapped = np.fmin(np.minimum(sizes["weights"], np.nan_to_num(domain.engine_file_bytes)), engine)
+    mapped = np.minimum(np.minimum(sizes["weights"], np.nan_to_num(domain.engine_file_bytes)), engine)
     rest = engine - mapped
     weights = np.minimum(sizes["weights"] - mapped, rest)
     kv = np.minimum(np.nan_to_num(columns.kv_bytes_allocated) * sizes["kv"], rest - weights)
