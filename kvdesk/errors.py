@@ -5,7 +5,7 @@ KvdeskError                 anything with a sentence for a person; ``str()`` is 
 │   └── SettingsError       impossible settings; ``.nearest`` holds the closest possible ones
 ├── ModelFileError          a file that is no usable model; ``.path``, ``.field`` name the fault
 ├── EngineError             the engine process failed
-│   ├── EngineDied          it is gone; ``.exit_code``, ``.signal_name``, ``.log_tail``
+│   ├── EngineDied          it is gone; ``.exit_code``, ``.signal_name``, ``.last_words``, ...
 │   ├── LoadCancelled       the user stopped the load
 │   ├── ContextFailed       llama.cpp refused or could not allocate a context; ``.asked_bytes``
 │   └── PromptTooLong       more tokens than cells; ``.prompt_tokens``, ``.n_ctx``
@@ -52,16 +52,28 @@ class EngineDied(EngineError):
     """The engine process is gone.
 
     ``exit_code`` is the process's own (negative: killed by that signal), ``signal_name`` e.g. ``SIGSEGV``,
-    ``log_tail`` the last lines of llama.cpp's log.
+    ``log_tail`` the last lines of llama.cpp's log, ``last_words`` its last complaint in one line, ``asked_bytes`` the
+    allocation that failed and ``free_bytes`` what was free then, where they are known.
     """
 
     def __init__(
-        self, sentence: str, exit_code: int | None = None, signal_name: str | None = None, log_tail: str = ""
+        self,
+        sentence: str,
+        exit_code: int | None = None,
+        signal_name: str | None = None,
+        log_tail: str = "",
+        *,
+        asked_bytes: int | None = None,
+        free_bytes: int | None = None,
+        last_words: str = "",
     ) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code
         self.signal_name = signal_name
         self.log_tail = log_tail
+        self.asked_bytes = asked_bytes
+        self.free_bytes = free_bytes
+        self.last_words = last_words
 
 
 class LoadCancelled(EngineError):

@@ -4,50 +4,37 @@ from __future__ import annotations
 
 import re
 import signal
+from typing import Any
 
 from kvdesk.errors import EngineDied
 
+_SIGNALS = {
+    "SIGSEGV": "crashed (segmentation fault)",
+    "SIGILL": "met an instruction that this CPU does not have",
+    "SIGABRT": "gave up",
+    "SIGBUS": "could not read its memory any more (the model file was changed, or its disk is gone)",
+}
 _NTSTATUS = {
-    0xC0000005: "an access violation",
-    0xC000001D: "an instruction that this CPU does not have",
-    0xC0000017: "running out of memory",
-    0xC0000409: "an abort",
+    0xC0000005: "crashed (access violation)",
+    0xC0000017: "ran out of memory",
+    0xC000001D: "met an instruction that this CPU does not have",
+    0xC0000374: "crashed (damaged heap)",
+    0xC0000409: "gave up",
+    0xC00000FD: "crashed (stack overflow)",
 }
 """Windows exit codes that mean a crash (never seen there by us)."""
 
 _MIB = 1024 * 1024
-
-
-def asked_and_free_bytes(log: str) -> tuple[int | None, int | None]:
-    """(bytes asked for, bytes free then) of the last failed allocation in ``log``; None where it does not say.
-
-    Lines of ggml-cuda.cu ("allocating 36.00 MiB on device 0: cudaMalloc failed: out of memory"), ggml-alloc.c
-    ("failed to allocate CUDA0 buffer of size 123") and ggml-vulkan.cpp ("Requested buffer size (123) exceeds ...").
-    """
-    asked: int | None = None
-    free: int | None = None
-    for line in log.splitlines():
-        if found := re.search(r"allocating ([\d.]+) MiB on device", line):
-            asked = round(float(found[1]) * _MIB)
-        elif found := re.search(r"fail\w* to allocate .*?of size (\d+)", line) or re.search(
-            r"Requested buffer size \((\d+)\)", line
-        ):
-            asked = int(found[1])
-        if found := re.search(r"([\d.]+) MiB (?:is |are )?free", line):
-            free = round(float(found[1]) * _MIB)
-    return asked, free
-
-
-def _amount(n: int) -> str:
-    return f"{n / 1024**3:.1f} GiB" if n >= 1024**3 else f"{n / _MIB:.0f} MiB"
-
-
-def _last_words(log: str) -> str:
-    """llama.cpp's own last complaint, if it made one."""
-    for line in reversed(log.splitlines()):
-        if re.search(r"GGML_ASSERT|GGML_ABORT|CUDA error|error:|Fatal Python error|terminate called|what\(\)", line):
-            return line.strip()[-300:]
-    return ""
+_FRESH_START = re.compile(r"constructing llama_context|llama_model_loader: loaded meta data")
+"""With these lines a new try begins: what failed before them was survived."""
+_WORKER_LOST = re.compile(
+    r"ggml-rpc\.cpp:\d+: (?:Remote RPC server crashed|Failed to connect to (\S+)|RPC handshake failed for (\S+))"
+)
+"""What ggml-rpc.cpp aborts with when a worker is gone."""
+_WORKER = re.compile(r"using device RPC\d+ \(([^()\s]+)\)")
+_COMPLAINT = re.compile(
+    r"GGML_ASSERT|GGML_ABORT|CUDA error|(?<!Python )error:|terminate called|what\(\)|^\S+\.(?:c|cpp|cu|cuh|h|m|mm):\d+: "
+)
 
 
 def explain(exit_code: int | None, log: str, doing: str, *, oom_killed: bool = False, hung: bool = False) -> EngineDied:
@@ -55,30 +42,123 @@ def explain(exit_code: int | None, log: str, doing: str, *, oom_killed: bool = F
 
     ``exit_code`` is multiprocessing's: negative is a signal; None when it could not be had.
     """
-    name = _signal_name(exit_code)
+    signal_name, recent = _signal_name(exit_code), _recent(log)
     asked, free = asked_and_free_bytes(log)
+    words, worker = _last_words(recent), _lost_worker(log)
+    more = "."
     if hung:
         cause = "did not answer any more and was ended"
+    elif worker:
+        cause, more = f"lost {worker}", ". Start `kvdesk worker` there again, then reload."
     elif asked is not None:
         room = f", {_amount(free)} was free" if free is not None else ""
-        cause = f"ran out of memory: it asked for {_amount(asked)}{room}"
-    elif oom_killed or name == "SIGKILL":
-        cause = "was killed by the system" + (" because memory ran out" if oom_killed else ", most likely for memory")
-    elif name == "SIGSEGV":
-        cause = "crashed (segmentation fault)"
-    elif name == "SIGILL":
-        cause = "met an instruction that this CPU does not have"
-    elif name == "SIGABRT":
-        cause = "gave up"
-    elif exit_code is not None and (exit_code & 0xFFFFFFFF) in _NTSTATUS:
-        cause = f"crashed with {_NTSTATUS[exit_code & 0xFFFFFFFF]}"
-    elif name:
-        cause = f"was ended by {name}"
+        cause, more = "ran out of memory", f": it asked for {_amount(asked)}{room}."
+    elif re.search(r"CUDA error: out of memory|OutOfDeviceMemory", recent):
+        cause = "ran out of GPU memory"
+    elif "std::bad_alloc" in recent:
+        cause = "ran out of memory"
+    elif oom_killed and signal_name in ("SIGKILL", None):
+        cause = "was killed by the system because memory ran out"
+    elif signal_name == "SIGKILL":
+        cause = "was killed from outside (SIGKILL), by hand or by a system short of memory,"
     else:
-        cause = f"ended unexpectedly (exit code {exit_code})"
-    words = "" if asked is not None or hung else _last_words(log)
-    sentence = f"The engine {cause} while {doing}." + (f" Its last words: {words}" if words else "")
-    return EngineDied(sentence, exit_code, name, "\n".join(log.splitlines()[-40:]))
+        cause, more = _ending(exit_code, signal_name), f". Its last words: {words}" if words else "."
+    return EngineDied(
+        f"The engine {cause} while {doing}{more}",
+        exit_code,
+        signal_name,
+        "\n".join(log.splitlines()[-40:]),
+        asked_bytes=asked,
+        free_bytes=free,
+        last_words=words,
+    )
+
+
+def crash_values(error: EngineDied) -> dict[str, Any]:
+    """The values of a "crash" event in the session log (docs/MEMORY_LOG.md); unknown ones are left out."""
+    values = {
+        "exit_code": error.exit_code,
+        "signal": error.signal_name,
+        "asked_bytes": error.asked_bytes,
+        "free_bytes": error.free_bytes,
+        "last_words": error.last_words or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def asked_and_free_bytes(log: str) -> tuple[int | None, int | None]:
+    """(bytes asked for, bytes free then) of the failed allocation that ``log`` ends with; None where it does not say.
+
+    Sizes are named by ggml-cuda.cu ("allocating 36.00 MiB on device 0: cudaMalloc failed"), ggml-alloc.c and
+    ggml-backend.cpp ("failed to allocate CUDA0 buffer of size 123"), ggml-vulkan.cpp ("Requested buffer size (123)"),
+    ggml-metal ("failed to allocate buffer, size = 12.00 MiB") and ggml.c ("attempted to allocate 12.00 MB").
+    """
+    asked: int | None = None
+    device = ""
+    for line in _recent(log).splitlines():
+        if found := re.search(r"allocating ([\d.]+) MiB on device (\d+): .*failed", line):
+            asked, device = round(float(found[1]) * _MIB), f"CUDA{found[2]}"
+        elif found := re.search(r"fail\w* to allocate (\S+ )?buffer of size (\d+)", line):
+            asked, device = int(found[2]), (found[1] or device).strip()
+        elif found := re.search(r"Requested buffer size \((\d+)\)", line):
+            asked = int(found[1])
+        elif found := re.search(r"(?:failed to allocate buffer, size =|attempted to allocate) +([\d.]+) M", line):
+            asked = round(float(found[1]) * _MIB)
+    return asked, None if asked is None else _free_bytes(log, device)
+
+
+def _free_bytes(log: str, device: str) -> int | None:
+    """What was free on ``device``: as it was when loading began (llama.cpp, "using device"), less the buffers made since."""
+    free: int | None = None
+    weights = context = 0
+    name = re.escape(device)
+    for line in log.splitlines():
+        if found := re.search(rf"using device {name} .* (\d+) MiB free", line):
+            free, weights, context = int(found[1]) * _MIB, 0, 0
+        elif "constructing llama_context" in line:  # the one before it is freed by then
+            context = 0
+        elif found := re.search(rf" {name} +(model|KV|RS|compute|output) buffer size = *([\d.]+) MiB", line):
+            size = round(float(found[2]) * _MIB)
+            weights, context = (weights + size, context) if found[1] == "model" else (weights, context + size)
+    return None if free is None or not device else max(0, free - weights - context)
+
+
+def _lost_worker(log: str) -> str:
+    """The network worker whose loss llama.cpp aborted with, in words; "" when that was not it."""
+    found = _WORKER_LOST.search(_recent(log))
+    if not found:
+        return ""
+    known = list(dict.fromkeys(_WORKER.findall(log)))
+    named = [name for name in found.groups() if name] or known
+    several = "one of the network workers" if len(named) > 1 else "the network worker"
+    return f"{several} {', '.join(named)}".rstrip()
+
+
+def _recent(log: str) -> str:
+    """The log from its last fresh start on."""
+    starts = list(_FRESH_START.finditer(log))
+    return log[starts[-1].start() :] if starts else log
+
+
+def _last_words(recent: str) -> str:
+    """llama.cpp's own last complaint, if it made one, without the folders of the machine that it was built on."""
+    for line in reversed(recent.splitlines()):
+        if _COMPLAINT.search(line):
+            return re.sub(r"^\S*[/\\](?=[^/\\\s]+:\d+: )", "", line.strip())[:300]
+    return ""
+
+
+def _ending(exit_code: int | None, signal_name: str | None) -> str:
+    """What the exit code alone says."""
+    if signal_name:
+        return _SIGNALS.get(signal_name, f"was ended by {signal_name}")
+    if exit_code is not None and (exit_code & 0xFFFFFFFF) in _NTSTATUS:
+        return _NTSTATUS[exit_code & 0xFFFFFFFF]
+    return "ended unexpectedly" + ("" if exit_code is None else f" (exit code {exit_code})")
+
+
+def _amount(n: int) -> str:
+    return f"{n / 1024**3:.1f} GiB" if n >= 1024**3 else f"{n / _MIB:.0f} MiB"
 
 
 def _signal_name(exit_code: int | None) -> str | None:
