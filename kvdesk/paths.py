@@ -48,6 +48,13 @@ def log_dir() -> Path:
     return _folder("log")
 
 
+def sessions_dir() -> Path:
+    """Memory logs of sessions, one file each; made when absent."""
+    path = data_dir() / "sessions"
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def fallback_file() -> Path:
     """What this machine's CPU could not do (backend/fallback.py)."""
     return data_dir() / "fallback.json"

@@ -251,8 +251,11 @@ class Engine:
                     self._move(EngineState.LOADING)
             case m.Warming():
                 self._move(EngineState.WARMING)
-            case m.Loaded() | m.ContextMade() | m.TurnFinished():
+            case m.Loaded() | m.TurnFinished():
                 self._rest(EngineState.READY)
+            case m.ContextMade():
+                if self._state is EngineState.CHANGING:  # else: cells converted to make room for a running reply
+                    self._rest(EngineState.READY)
             case m.Unloaded():
                 self._rest(EngineState.EMPTY)
             case m.Failed():

@@ -149,6 +149,7 @@ class Worker:
                 pass  # a GrowAnswer that nobody waits for any more
 
     def _load(self, command: m.Load) -> None:
+        from kvdesk.backend.llama import library
         from kvdesk.backend.llama.model import Model, check_accepted
         from kvdesk.backend.llama.prompt import Prompt
         from kvdesk.backend.llama.session import Session
@@ -181,10 +182,12 @@ class Worker:
             self._prompt = Prompt(model)
         self._session = session
         session.on_grown = lambda step: self._send(m.Grown(step, session.facts("moved", step.ms)))
+        session.on_changed = lambda: self._send(m.ContextMade(session.facts("converted")))
         self._send(m.Warming())
         session.warm_up()
         facts = model.facts(template_problem=self._prompt.problem)
-        self._send(m.Loaded(facts, session.facts(), (time.monotonic() - started) * 1000))
+        elapsed_ms = (time.monotonic() - started) * 1000
+        self._send(m.Loaded(facts, session.facts(), elapsed_ms, library.devices()))
 
     def _unload(self) -> None:
         if self._session:

@@ -69,6 +69,8 @@ class Session:
         self.tokens: list[int] = []
         self.known: list[int] = []
         """The conversation's tokens that were in the cells at any time: what of it is decoded again was *reread*."""
+        self.n_keep = 0
+        """Tokens at the front that forgetting spares: the system prompt's."""
         self.text: str | None = None
         """What ``tokens`` are the tokens of, if that is known: lets a next prompt go on with them and not with others
         that make the same text."""
@@ -175,7 +177,7 @@ class Session:
         step = self.settings.n_ubatch
         for start in range(0, len(tokens), step):
             part = tokens[start : start + step]
-            self.make_room(len(self.tokens) + len(part), ask)
+            self.make_room(len(part), ask)
             if self.abort.is_set() or self.context.decode(part) == ABORTED:
                 self._mend()
                 raise Cancelled
@@ -186,7 +188,7 @@ class Session:
     def feed_one(self, token: int, ask: GrowQuestion) -> None:
         """As feed, for the token loop."""
         if len(self.tokens) >= self.context.n_ctx:
-            self.make_room(len(self.tokens) + 1, ask)
+            self.make_room(1, ask)
         if self.context.decode_one(token) == ABORTED:
             self._mend()
             raise Cancelled
@@ -233,13 +235,13 @@ class Session:
 
     # --- growing ------------------------------------------------------------------------------------------------
 
-    def make_room(self, cells: int, ask: GrowQuestion) -> None:
-        """See that ``cells`` fit, growing in doublings up to the limit, each step asked for first.
+    def make_room(self, n_tokens: int, ask: GrowQuestion) -> None:
+        """See that ``n_tokens`` more fit, growing in doublings up to the limit, each step asked for first.
 
         Raises ContextFull at the limit or when the answer is to stop.
         """
         failed = ""
-        while cells > self.context.n_ctx:
+        while (cells := len(self.tokens) + n_tokens) > self.context.n_ctx:
             if cells > self.limit or self.context.n_ctx >= self.limit:
                 raise ContextFull
             wanted = min(self.limit, max(2 * self.context.n_ctx, pad256(cells)))
@@ -251,6 +253,9 @@ class Session:
                     failed = str(error)
             elif answer.action == "convert":
                 self.change(replace(self.settings, type_k=answer.type_k, type_v=answer.type_v))
+                self.on_changed()
+            elif answer.action == "trim" and len(self.tokens) > self.n_keep + 1:
+                self.on_forgotten(self.shift(self.n_keep, ask))
             else:
                 raise ContextFull
 
@@ -271,6 +276,10 @@ class Session:
 
     on_grown: Callable[[GrowStep], None] = staticmethod(lambda step: None)
     """Called after each change of size."""
+    on_changed: Callable[[], None] = staticmethod(lambda: None)
+    """Called when the answer to a growth step was to convert the cells."""
+    on_forgotten: Callable[[int], None] = staticmethod(lambda n_tokens: None)
+    """Called with how many tokens were forgotten when that was the answer."""
 
     def _saved(self) -> memoryview | None:
         return save_sequence(self.context.ptr) if self.tokens else None

@@ -88,6 +88,8 @@ class Turn:
         session, request = self._session, self._request
         turns, tokens = self._fitting_prompt()
         session.start_conversation(request.conversation_id)
+        session.n_keep = self._kept_prefix(turns, tokens)
+        session.on_forgotten = lambda n: self._send(Forgot(request.request_id, 0, n))
         known = common_prefix(session.known, tokens)
         reused = session.keep_prefix(tokens)
         prompt_started = time.monotonic()
@@ -105,7 +107,7 @@ class Turn:
             session.feed(tokens[-1:], self._ask)
             read = len(tokens) - reused
             prompt_s = time.monotonic() - prompt_started
-            reason = self._generate(self._kept_prefix(turns))
+            reason = self._generate()
         except Cancelled:
             prompt_s, reason = time.monotonic() - prompt_started, StopReason.CANCELLED
         except ContextFull:
@@ -186,15 +188,15 @@ class Turn:
                 return session.tokens + rest
         return self._prompt.tokenize(text, contents)
 
-    def _kept_prefix(self, turns: Sequence[ChatTurn]) -> int:
+    def _kept_prefix(self, turns: Sequence[ChatTurn], tokens: Sequence[int]) -> int:
         """Tokens at the front that are never forgotten: the system prompt with what the template puts around it."""
         system = [t for t in turns if t.role == "system"]
         trial = self._prompt.tokens([*system, ChatTurn("user", "\ue002")])
-        return common_prefix(trial, self._session.tokens)
+        return common_prefix(trial, tokens)
 
     # --- the reply ----------------------------------------------------------------------------------------------
 
-    def _generate(self, n_keep: int) -> StopReason:
+    def _generate(self) -> StopReason:
         session, model = self._session, self._session.model
         sampling, abort = self._request.sampling, session.abort
         cutter = TextCutter(self._prompt.stops)
@@ -220,7 +222,7 @@ class Turn:
                     return StopReason.STOP_STRING
                 if abort.is_set():
                     return StopReason.CANCELLED
-                self._feed(token, n_keep)
+                self._feed(token)
                 if sampling.max_tokens and self._completion >= sampling.max_tokens:
                     return StopReason.LENGTH
                 context_ptr = session.context.ptr
@@ -230,7 +232,7 @@ class Turn:
             self._text.append(cutter.finish().lstrip() if strip else cutter.finish())
             sampler.close()
 
-    def _feed(self, token: int, n_keep: int) -> None:
+    def _feed(self, token: int) -> None:
         """Decode ``token``; at the limit forget first, if the policy says so."""
         try:
             self._session.feed_one(token, self._ask)
@@ -238,7 +240,7 @@ class Turn:
             session = self._session
             if self._request.overflow not in FORGETTING or len(session.tokens) < session.limit:
                 raise
-            forgotten = session.shift(n_keep, self._ask)
+            forgotten = session.shift(session.n_keep, self._ask)
             self._send(Forgot(self._request.request_id, 0, forgotten))
             session.feed_one(token, self._ask)
 

@@ -1,0 +1,416 @@
+"""The composition root: makes the backend's doers and the window, joins them, runs Qt, and lets all go in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Qt, QTimer, QUrl
+from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
+
+from kvdesk import __version__, log, paths
+from kvdesk.backend import chat, chat_file, fallback, models, preferences, text_file
+from kvdesk.backend import messages as m
+from kvdesk.backend.engine import Engine, EngineEvent, FellBack, StateChanged
+from kvdesk.backend.machine import Machine
+from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.monitor import Monitor
+from kvdesk.backend.planner import Planner
+from kvdesk.backend.preferences import Preferences
+from kvdesk.backend.recorder import Recorder
+from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.store import FILE_NAME, ConversationStore, ModelMemory
+from kvdesk.backend.store_thread import StoreThread
+from kvdesk.ui.bridge import Bridge
+from kvdesk.ui.chat_controller import ChatController
+from kvdesk.ui.engine_controller import EngineController
+from kvdesk.ui.log_controller import LogController
+from kvdesk.ui.main_window import MainWindow
+from kvdesk.ui.memory_controller import MemoryController
+from kvdesk.ui.model_bar import RecentModel
+from kvdesk.ui.theme import Theme, body_font, palette, style_sheet, theme_named
+
+
+class App(QObject):
+    """Everything of one running kvdesk. ``start`` shows the window; ``close`` ends engine, threads and files in order."""
+
+    def __init__(self, application: QApplication, rpc_servers: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self._application = application
+        self._preferences_path = paths.config_dir() / preferences.FILE_NAME
+        self._window_path = paths.config_dir() / preferences.WINDOW_FILE_NAME
+        self.preferences, self._preferences_problem = preferences.load_preferences(self._preferences_path)
+        self._rpc_servers = rpc_servers or self.preferences.rpc_servers
+        self._remembered: dict[str, ModelMemory] = {}
+        application.setFont(body_font(application.font()))
+        self.theme = self._theme()
+        self._dress()
+        self.window = MainWindow(self.theme, self.preferences.theme)
+        self.bridge = Bridge(self)
+        self._build_backend()
+        self._build_controllers()
+        self._connect()
+        self._is_closed = False
+
+    def _build_backend(self) -> None:
+        chosen = self.preferences
+        self.store = StoreThread(paths.data_dir() / FILE_NAME)
+        self.engine = Engine(self.bridge.engine_event.emit, paths.log_dir())
+        self.monitor = Monitor(Machine().read)
+        self.monitor.set_margin(chosen.margin_bytes)
+        self.recorder = Recorder(
+            paths.sessions_dir(), "window", __version__, {"python": sys.version.split()[0]}, chosen.log_budget_bytes
+        )
+        self.monitor.add_callback(self.recorder.sample)
+        self.monitor.add_callback(self.bridge.sample_taken.emit)
+        self.planner = Planner(
+            self.bridge.plan_event.emit,
+            lambda: self.monitor.latest.domains if self.monitor.latest else (),
+            paths.data_dir() / "calibration.json",
+            chosen.margin_bytes,
+        )
+
+    def _build_controllers(self) -> None:
+        window = self.window
+        self.chat = ChatController(
+            self.engine,
+            self.store,
+            self.bridge,
+            window.transcript,
+            window.composer,
+            window.conversation_list,
+            window.sampling_panel,
+            self._new_conversation,
+            self,
+        )
+        self.models = EngineController(
+            self.engine,
+            self.planner,
+            self.bridge,
+            window.model_bar,
+            window.settings_panel,
+            window.memory_dock,
+            window.options_card,
+            self._settings_for,
+            self,
+        )
+        self.memory = MemoryController(
+            self.monitor,
+            self.recorder,
+            window.memory_dock,
+            window.model_bar,
+            window.composer,
+            window.crash_card,
+            self,
+        )
+        self.logs = LogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
+
+    def _connect(self) -> None:
+        window, bridge = self.window, self.bridge
+        for listener in (self.memory, self.models, self.chat):
+            bridge.engine_event.connect(listener.on_engine_event, Qt.ConnectionType.QueuedConnection)
+        bridge.engine_event.connect(self._on_engine_event, Qt.ConnectionType.QueuedConnection)
+        bridge.plan_event.connect(self.models.on_plan_event, Qt.ConnectionType.QueuedConnection)
+        bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
+        for source in (self.chat, self.models, self.memory, self.logs):
+            source.noticed.connect(self._on_noticed)
+        self.models.happened.connect(self.memory.note)
+        self.models.planned.connect(self.memory.on_planned)
+        self.models.context_changed.connect(self.memory.on_context_changed)
+        self.models.model_ready.connect(self._on_model_ready)
+        self.models.model_gone.connect(self._on_model_gone)
+        self.models.applied.connect(self._remember)
+        self.models.died.connect(lambda _: window.crash_card.show_smaller(None))
+        self.chat.reply_finished.connect(self._on_reply_finished)
+        self.chat.conversation_opened.connect(lambda opened: window.settings_panel.show_overflow(opened.overflow))
+        window.settings_panel.overflow_chosen.connect(self.chat.set_overflow)
+        window.settings_panel.margin_chosen.connect(self._on_margin_chosen)
+        window.settings_panel.show_margin(self.preferences.margin_bytes)
+        window.crash_card.reload_requested.connect(self.models.reload)
+        window.crash_card.reload_smaller_requested.connect(self.models.reload)
+        window.crash_card.copy_report_requested.connect(self.logs.copy_report)
+        window.crash_card.show_log_requested.connect(self._on_show_log_requested)
+        window.crash_card.dismissed.connect(window.crash_card.hide)
+        window.model_dropped.connect(lambda path: self.models.open(Path(path)))
+        window.composer.model_dropped.connect(lambda path: self.models.open(Path(path)))
+        window.composer.text_files_dropped.connect(self._on_text_files_dropped)
+        window.model_bar.open_requested.connect(self._on_open_requested)
+        window.open_model_requested.connect(self._on_open_requested)
+        window.import_requested.connect(self._on_import_requested)
+        window.export_requested.connect(lambda kind: self._on_export_requested(self.chat.conversation.id, kind))
+        window.conversation_list.export_requested.connect(self._on_export_requested)
+        window.logs_requested.connect(self.logs.show)
+        window.copy_report_requested.connect(self.logs.copy_report)
+        window.theme_chosen.connect(self._on_theme_chosen)
+        window.close_requested.connect(self._on_close_requested)
+        window.transcript.link_activated.connect(self._on_link_activated)
+        self.logs.unclean_found.connect(self._on_unclean_found)
+        self._application.styleHints().colorSchemeChanged.connect(lambda _: self._on_theme_chosen(self.preferences.theme))
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    def start(self, model: Path | None) -> None:
+        """Show the window at once; everything slow comes after the first paint."""
+        state = preferences.load_window_state(self._window_path)
+        self.window.restore(state)
+        self.window.composer.show_closed(self.tr("No model is loaded."))
+        self.window.show()
+        self.monitor.start()
+        self.recorder.event("start", "kvdesk started", {"version": __version__})
+        QTimer.singleShot(0, lambda: self._after_first_paint(model, state.conversation_id))
+
+    def _after_first_paint(self, model: Path | None, conversation_id: str) -> None:
+        if self._preferences_problem:
+            self._on_noticed(self._preferences_problem, "warning")
+        self.window.memory_dock.build_soon()
+        self.chat.refresh_list()
+        if conversation_id:
+            self.chat.open(conversation_id)
+        self.chat.keep(lambda store: store.purge_deleted(time.time() - 30 * 86400))
+        self.chat.keep(self._read_recent, self._show_recent)
+        self.logs.look_for_unclean()
+        if model:
+            self.models.open(model)
+        else:
+            self.bridge.in_background(models.starter_model, self._on_starter_found)
+
+    def _on_starter_found(self, found: Path | Exception | None) -> None:
+        if isinstance(found, Path):
+            self.models.open(found)
+        elif isinstance(found, Exception):
+            self._on_noticed(str(found), "error")
+        else:
+            self._on_noticed(self.tr("Open a GGUF model to start: File, Open model, or drop it here."), "note")
+
+    def _read_recent(self, store: ConversationStore) -> list[RecentModel]:
+        self._remembered = {recent.path: store.model_settings(recent.path) for recent in store.recent_models()}
+        return [
+            RecentModel(recent.path, Path(recent.path).name, "" if Path(recent.path).exists() else "gone", Path(recent.path).exists())
+            for recent in store.recent_models()
+        ]
+
+    def _show_recent(self, recent: list[RecentModel]) -> None:
+        self.window.model_bar.show_recent(recent)
+
+    def _new_conversation(self) -> chat.Conversation:
+        chosen = self.preferences
+        return chat.new_conversation(
+            time.time(), sampling=chosen.sampling, system_prompt=chosen.system_prompt, overflow=chosen.overflow
+        )
+
+    def _settings_for(self, file: ModelFile) -> EngineSettings:
+        """What a model is opened with: what it was last used with, else the defaults within its own length."""
+        memory = self._remembered.get(str(file.path))
+        settings = (memory.engine_settings if memory else None) or self.preferences.engine
+        context = settings.context
+        if file.n_ctx_train and not (memory and memory.engine_settings):
+            context = dataclasses.replace(context, n_ctx=min(context.n_ctx, file.n_ctx_train))
+        model = fallback.remembered(settings.model, paths.fallback_file())
+        if self._rpc_servers:
+            model = dataclasses.replace(model, rpc_servers=self._rpc_servers)
+        return EngineSettings(model, context)
+
+    def _remember(self, path: str, settings: EngineSettings) -> None:
+        memory = ModelMemory(settings, None)
+        self._remembered[path] = memory
+
+        def work(store: ConversationStore) -> list[RecentModel]:
+            store.note_model_used(path, time.time())
+            store.remember_model_settings(path, memory)
+            return self._read_recent(store)
+
+        self.chat.keep(work, self._show_recent)
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def _on_engine_event(self, event: EngineEvent) -> None:
+        match event:
+            case FellBack():
+                fallback.remember(paths.fallback_file())
+            case StateChanged():
+                self.window.crash_card.set_busy(event.now.value in ("starting", "loading", "warming"))
+            case _:
+                pass
+
+    def _on_model_ready(self, model: m.ModelFacts, _context: m.ContextFacts) -> None:
+        self.window.crash_card.hide()
+        self.chat.set_model(model.name or Path(model.path).stem, can_send=True)
+
+    def _on_model_gone(self, reason: str) -> None:
+        self.chat.set_model("", can_send=False, reason=reason)
+
+    def _on_reply_finished(self, stats: m.TurnStats) -> None:
+        self.window.settings_panel.show_tokens_in_use(
+            self.models.context.kv.cells_used if self.models.context else 0, stats.prompt_tokens_per_second
+        )
+        self.models.compare(self.memory.held())
+
+    def _on_noticed(self, text: str, kind: str) -> None:
+        self.window.transcript.add_notice(text, kind)
+
+    def _on_unclean_found(self, summary: object) -> None:
+        notice = self.window.transcript.add_notice(
+            self.tr("kvdesk did not end in order last time. Its memory was on record up to the last second."),
+            "warning",
+            self.tr("Show the log"),
+        )
+        self.window.transcript.notice_action_triggered.connect(
+            lambda which: self.logs.show() if which == notice else None
+        )
+
+    def _on_margin_chosen(self, margin_bytes: int) -> None:
+        self.monitor.set_margin(margin_bytes)
+        self.planner.set_margin(margin_bytes)
+        self._save_preferences(margin_bytes=margin_bytes)
+
+    def _on_show_log_requested(self) -> None:
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.engine.log_path)))
+
+    def _on_link_activated(self, url: str) -> None:
+        box = QMessageBox(self.window)
+        box.setText(self.tr("Open this address in the browser?"))
+        box.setInformativeText(url)
+        box.setStandardButtons(QMessageBox.StandardButton.Open | QMessageBox.StandardButton.Cancel)
+        box.accepted.connect(lambda: QDesktopServices.openUrl(QUrl(url)))
+        box.open()
+
+    def _on_text_files_dropped(self, names: list[str]) -> None:
+        def read() -> str:
+            return "\n\n".join(text_file.quoted(Path(name).name, text_file.read_text(Path(name))) for name in names)
+
+        def show(text: str | Exception) -> None:
+            if isinstance(text, Exception):
+                self._on_noticed(str(text), "error")
+            else:
+                self.window.composer.insert_text(text)
+
+        self.bridge.in_background(read, show)
+
+    def _on_open_requested(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self.window, self.tr("Open a model"), "", self.tr("GGUF models (*.gguf);;All files (*)")
+        )
+        if name:
+            self.models.open(Path(name))
+
+    def _on_import_requested(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self.window, self.tr("Import a conversation"), "", "JSON (*.json)")
+        if not name:
+            return
+
+        def work(store: ConversationStore) -> str:
+            conversation, messages = chat_file.from_json(text_file.read_text(Path(name)))
+            store.add_conversation(conversation, messages)
+            return conversation.id
+
+        def shown(conversation_id: str) -> None:
+            self.chat.refresh_list()
+            self.chat.open(conversation_id)
+
+        self.chat.keep(work, shown)
+
+    def _on_export_requested(self, conversation_id: str, kind: str) -> None:
+        ending = "md" if kind == "markdown" else "json"
+        name, _ = QFileDialog.getSaveFileName(self.window, self.tr("Export the conversation"), f"conversation.{ending}")
+        if name:
+            self.chat.export(conversation_id, kind, Path(name))
+
+    # --- theme and preferences ----------------------------------------------------------------------------------------
+
+    def _theme(self) -> Theme:
+        dark = self._application.styleHints().colorScheme() == Qt.ColorScheme.Dark
+        return theme_named(self.preferences.theme, dark)
+
+    def _dress(self) -> None:
+        self._application.setPalette(palette(self.theme))
+        self._application.setStyleSheet(style_sheet(self.theme))
+
+    def _on_theme_chosen(self, name: str) -> None:
+        if name != self.preferences.theme:
+            self._save_preferences(theme=name)
+        self.theme = self._theme()
+        self._dress()
+        self.window.set_theme(self.theme)
+        self.logs.set_theme(self.theme)
+
+    def _save_preferences(self, **changes: object) -> None:
+        self.preferences = chosen = dataclasses.replace(self.preferences, **changes)  # type: ignore[arg-type]
+        self.bridge.in_background(lambda: preferences.save_values(chosen, self._preferences_path), self._on_saved)
+
+    def _on_saved(self, result: object) -> None:
+        if isinstance(result, Exception):
+            self._on_noticed(str(result), "error")
+
+    # --- ending ---------------------------------------------------------------------------------------------------------
+
+    def _on_close_requested(self) -> None:
+        if self.chat.is_replying and self.preferences.confirm_quit:
+            box = QMessageBox(self.window)
+            box.setText(self.tr("A reply is being written. Quit all the same?"))
+            box.setInformativeText(self.tr("What is written so far is kept."))
+            box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No)
+            box.accepted.connect(self.close)
+            box.open()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Keep everything, end the engine and all threads, close the window."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.chat.keep_partial()
+        state = self.window.window_state(self.chat.conversation.id)
+        preferences.save_values(state, self._window_path)
+        self.window.hide()
+        self.engine.shutdown()
+        self.planner.stop()
+        self.monitor.stop()
+        self.bridge.close()
+        self.store.close()
+        self.recorder.close("closed by the user")
+        self.window.really_close()
+        self._application.quit()
+
+
+def make_application() -> QApplication:
+    """The QApplication, offscreen where there is no display."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    application = QApplication.instance() or QApplication(sys.argv[:1])
+    assert isinstance(application, QApplication)
+    application.setApplicationName("kvdesk")
+    application.setApplicationVersion(__version__)
+    application.setDesktopFileName("kvdesk")
+    application.setStyle("Fusion")
+    return application
+
+
+def run(
+    model: str | None,
+    *,
+    rpc_servers: tuple[str, ...] = (),
+    question: str | None = None,
+    screenshot: str | None = None,
+) -> int:
+    """Open the window and stay until it is closed; with ``question`` ask it, print the answer, and leave."""
+    log.start(paths.log_dir())
+    application = make_application()
+    app = App(application, rpc_servers)
+    app.start(Path(model).absolute() if model else None)
+    finish: Callable[[], int] = lambda: 0  # noqa: E731
+    if question is not None:
+        from kvdesk.ui.demo import Demo
+
+        demo = Demo(app, question, Path(screenshot or "kvdesk.png"))
+        finish = demo.exit_code
+    application.exec()
+    app.close()
+    logging.shutdown()
+    return finish()

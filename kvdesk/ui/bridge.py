@@ -1,0 +1,47 @@
+"""The one place where other threads meet Qt: what they call becomes a signal and arrives on the UI thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from PySide6.QtCore import QObject, Qt, Signal
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Bridge(QObject):
+    """``emit`` of these signals is what engine, planner and monitor get as their callbacks."""
+
+    engine_event = Signal(object)
+    plan_event = Signal(object)
+    sample_taken = Signal(object)
+    _arrived = Signal(object)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._arrived.connect(self._on_arrived, Qt.ConnectionType.QueuedConnection)
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="background")
+
+    def here(self, function: Callable[[Any], None]) -> Callable[[Any], None]:
+        """``function`` as a callback for other threads: it runs on the UI thread, soon after it is called."""
+        return lambda result: self._arrived.emit(lambda: function(result))
+
+    def in_background(self, work: Callable[[], T], on_done: Callable[[T | Exception], None]) -> None:
+        """Do ``work`` (files, headers) on a thread, then ``on_done`` with its result or exception on the UI thread."""
+
+        def finish(future: Future[T]) -> None:
+            error = future.exception()
+            self._arrived.emit(lambda: on_done(error if isinstance(error, Exception) else future.result()))
+
+        self._pool.submit(work).add_done_callback(finish)
+
+    def close(self) -> None:
+        """Let what is under way finish."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _on_arrived(self, function: Callable[[], None]) -> None:
+        function()

@@ -1,0 +1,440 @@
+"""Conversations on screen: opens, sends, streams, branches, keeps. Joins store, engine and the chat widgets. UI thread.
+
+What a message tree is, is backend/chat.py's; what a model does with it the engine's. Everything typed or generated goes
+to the store as it happens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from kvdesk.backend import chat, chat_file
+from kvdesk.backend import messages as m
+from kvdesk.backend.chat import Conversation, Message
+from kvdesk.backend.engine import Died, Engine, EngineEvent
+from kvdesk.backend.settings import SamplingSettings
+from kvdesk.backend.store import ConversationStore
+from kvdesk.backend.store_thread import StoreThread
+from kvdesk.ui.bridge import Bridge
+from kvdesk.ui.chat.composer import Composer
+from kvdesk.ui.chat.conversation_list import ConversationList
+from kvdesk.ui.chat.message_row import MessageRow
+from kvdesk.ui.chat.sampling_panel import SamplingPanel
+from kvdesk.ui.chat.transcript import Transcript
+
+SAVE_MS = 1000
+"""A reply being written is saved this often: what a killed app can lose of it."""
+
+
+class ChatController(QObject):
+    """One conversation is open at a time; replies go on only in it."""
+
+    noticed = Signal(str, str)
+    """A sentence for the transcript and its kind ("note", "warning", "error")."""
+    reply_finished = Signal(object)
+    """TurnStats of a finished reply."""
+    tokens_counted = Signal(int, int)
+    """Tokens of the conversation and of the draft, as a prompt."""
+    conversation_opened = Signal(object)
+    """The Conversation that is shown now."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: StoreThread,
+        bridge: Bridge,
+        transcript: Transcript,
+        composer: Composer,
+        conversation_list: ConversationList,
+        sampling_panel: SamplingPanel,
+        new_conversation: Callable[[], Conversation],
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._engine = engine
+        self._store = store
+        self._bridge = bridge
+        self._transcript = transcript
+        self._composer = composer
+        self._list = conversation_list
+        self._sampling_panel = sampling_panel
+        self._new_conversation = new_conversation
+        self.conversation: Conversation = new_conversation()
+        self._is_stored = False
+        self._messages: dict[str, Message] = {}
+        self._path: tuple[Message, ...] = ()
+        self._reply: Message | None = None
+        self._pieces: list[str] = []
+        self._request_id = 0
+        self._requests = 0
+        self._counted_id = 0
+        self._history_tokens: int | None = None
+        self._drafts: dict[str, str] = {}
+        self._query = ""
+        self._model_name = ""
+        self._can_send = False
+        self._save_timer = QTimer(self)
+        self._save_timer.setInterval(SAVE_MS)
+        self._save_timer.timeout.connect(self._save_partial)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._transcript.starter_chosen.connect(self.send)
+        self._transcript.regenerate_requested.connect(self._on_regenerate_requested)
+        self._transcript.continue_requested.connect(self._on_continue_requested)
+        self._transcript.message_edited.connect(self._on_message_edited)
+        self._transcript.version_requested.connect(self._on_version_requested)
+        self._composer.message_sent.connect(self.send)
+        self._composer.stop_requested.connect(self._engine.stop)
+        self._composer.draft_changed.connect(self._count)
+        self._list.conversation_chosen.connect(self.open)
+        self._list.new_requested.connect(self.new)
+        self._list.search_changed.connect(self._on_search_changed)
+        self._list.rename_requested.connect(self._on_rename_requested)
+        self._list.delete_requested.connect(self._on_delete_requested)
+        self._list.undo_requested.connect(self._on_undo_requested)
+        self._sampling_panel.changed.connect(self._on_sampling_changed)
+        self._sampling_panel.system_prompt_changed.connect(self._on_system_prompt_changed)
+        self._sampling_panel.overflow_changed.connect(self.set_overflow)
+
+    # --- the store ----------------------------------------------------------------------------------------------
+
+    def keep(self, work: Callable[[ConversationStore], Any], on_done: Callable[[Any], None] | None = None) -> None:
+        """Hand ``work`` to the store; its failure is said, its result goes to ``on_done`` here."""
+
+        def arrived(result: Any) -> None:
+            if isinstance(result, Exception):
+                self.noticed.emit(str(result), "error")
+            elif on_done:
+                on_done(result)
+
+        self._store.submit(work, self._bridge.here(arrived))
+
+    def refresh_list(self) -> None:
+        """Show the store's conversations."""
+        query = self._query
+        self.keep(lambda store: store.conversations(query), self._list.show_conversations)
+
+    def _on_search_changed(self, query: str) -> None:
+        self._query = query
+        self.refresh_list()
+
+    def _save_conversation(self, **changes: Any) -> None:
+        self.conversation = conversation = dataclasses.replace(self.conversation, updated_s=time.time(), **changes)
+        if self._is_stored:
+            self.keep(lambda store: store.save_conversation(conversation), lambda _: self.refresh_list())
+
+    def _add(self, message: Message) -> None:
+        """Put a message at the end of the open branch and keep it."""
+        self._messages[message.id] = message
+        self._path = (*self._path, message)
+        first = not self._is_stored
+        title = self.conversation.title or (chat.title_of(message.content) if message.role == "user" else "")
+        self.conversation = conversation = dataclasses.replace(
+            self.conversation, title=title, active_leaf_id=message.id, updated_s=time.time()
+        )
+        self._is_stored = True
+
+        def work(store: ConversationStore) -> None:
+            if first:
+                store.add_conversation(dataclasses.replace(conversation, active_leaf_id=None))
+            store.add_message(conversation.id, message)
+            store.save_conversation(conversation)
+
+        self.keep(work, lambda _: self.refresh_list())
+
+    def _update(self, message: Message) -> None:
+        self._messages[message.id] = message
+        self._path = tuple(message if one.id == message.id else one for one in self._path)
+        self.keep(lambda store: store.update_message(message))
+
+    def keep_partial(self) -> None:
+        """The app ends: what was written of a reply is kept."""
+        if self._reply:
+            self._end_reply(None, self.tr("kvdesk was closed"))
+
+    def _save_partial(self) -> None:
+        if self._reply and self._pieces:
+            self._update(dataclasses.replace(self._reply, content=self._reply.content + "".join(self._pieces)))
+
+    # --- which conversation -------------------------------------------------------------------------------------
+
+    def new(self) -> None:
+        """An empty conversation; it is kept from its first message on."""
+        self._leave()
+        self._show(self._new_conversation(), (), is_stored=False)
+
+    def open(self, conversation_id: str) -> None:
+        """Show a kept conversation."""
+        if conversation_id == self.conversation.id:
+            return
+
+        def work(store: ConversationStore) -> tuple[Conversation, tuple[Message, ...]]:
+            return store.conversation(conversation_id), store.messages(conversation_id)
+
+        self.keep(work, self._on_read)
+
+    def _on_read(self, read: tuple[Conversation, tuple[Message, ...]]) -> None:
+        self._leave()
+        self._show(*read, is_stored=True)
+
+    def _leave(self) -> None:
+        if self._reply:
+            self._engine.stop()
+            self._end_reply(None, self.tr("stopped: another conversation was opened"))
+        self._drafts[self.conversation.id] = self._composer.draft()
+
+    def _show(self, conversation: Conversation, messages: tuple[Message, ...], *, is_stored: bool) -> None:
+        self.conversation = conversation
+        self._is_stored = is_stored
+        self._messages = {message.id: message for message in messages}
+        self._path = chat.active_path(messages, conversation.active_leaf_id)
+        self._list.show_current(conversation.id if is_stored else None)
+        self._composer.set_draft(self._drafts.pop(conversation.id, ""))
+        self._sampling_panel.show_conversation(conversation.sampling, conversation.system_prompt, conversation.overflow)
+        self._show_path()
+        self.conversation_opened.emit(conversation)
+        self._composer.setFocus()
+
+    def _show_path(self) -> None:
+        self._transcript.show_messages([self._row(message) for message in self._path])
+        self._count()
+
+    def _row(self, message: Message) -> MessageRow:
+        versions = [one.id for one in chat.siblings(self._messages.values(), message)]
+        return MessageRow(
+            message_id=message.id,
+            role=message.role,
+            text=message.content,
+            stats=message.stats,
+            model_name=message.model_name,
+            stop_note=message.stop_note,
+            is_complete=message.is_complete,
+            version=versions.index(message.id) + 1,
+            n_versions=len(versions),
+        )
+
+    def _on_rename_requested(self, conversation_id: str, title: str) -> None:
+        if conversation_id == self.conversation.id:
+            self.conversation = dataclasses.replace(self.conversation, title=title)
+        self.keep(lambda store: store.rename(conversation_id, title), lambda _: self.refresh_list())
+
+    def _on_delete_requested(self, conversation_id: str) -> None:
+        self.keep(lambda store: store.delete(conversation_id, time.time()), lambda _: self.refresh_list())
+        if conversation_id == self.conversation.id:
+            self.new()
+
+    def _on_undo_requested(self, conversation_id: str) -> None:
+        self.keep(lambda store: store.undelete(conversation_id), lambda _: self.refresh_list())
+        self.open(conversation_id)
+
+    def export(self, conversation_id: str, kind: str, path: Path) -> None:
+        """Write a conversation to ``path`` as "markdown" or "json"."""
+
+        def work(store: ConversationStore) -> Path:
+            conversation, messages = store.conversation(conversation_id), store.messages(conversation_id)
+            make = chat_file.to_markdown if kind == "markdown" else chat_file.to_json
+            path.write_text(make(conversation, messages), encoding="utf-8")
+            return path
+
+        self.keep(work, lambda _: self.noticed.emit(self.tr("Exported to {0}").format(path), "note"))
+
+    # --- settings of the conversation ----------------------------------------------------------------------------
+
+    def _on_sampling_changed(self, sampling: SamplingSettings) -> None:
+        self._save_conversation(sampling=sampling)
+
+    def _on_system_prompt_changed(self, text: str) -> None:
+        self._save_conversation(system_prompt=text)
+        self._count()
+
+    def set_overflow(self, policy: str) -> None:
+        """What happens at the context's end, for this conversation."""
+        self._save_conversation(overflow=policy)
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_replying(self) -> bool:
+        """Whether a reply is being written."""
+        return self._reply is not None
+
+    def set_model(self, name: str, *, can_send: bool, reason: str = "") -> None:
+        """Which model answers from now on; without ``can_send`` the composer says ``reason``."""
+        self._model_name, self._can_send = name, can_send
+        self._composer.show_closed(reason)
+        self._count()
+
+    def send(self, text: str) -> None:
+        """Say ``text`` and have it answered. It stays in the composer when no model can answer."""
+        if not text.strip():
+            return
+        if not self._can_send or self._reply:
+            self._composer.set_draft(text)
+            return
+        self._composer.set_draft("")
+        self._transcript.jump_to_latest()
+        parent = self._path[-1].id if self._path else None
+        message = chat.new_message("user", text, parent, time.time())
+        self._add(message)
+        self._transcript.add_message(self._row(message))
+        self._list.show_current(self.conversation.id)
+        self._answer()
+
+    def _answer(self) -> None:
+        """A new reply under the last message of the branch."""
+        parent = self._path[-1].id if self._path else None
+        reply = chat.new_message("assistant", "", parent, time.time(), is_complete=False, model_name=self._model_name)
+        turns = chat.to_turns(self.conversation, self._path)
+        self._add(reply)
+        self._transcript.add_message(self._row(reply))
+        self._start(reply, turns, continue_last=False)
+
+    def _start(self, reply: Message, turns: tuple[m.ChatTurn, ...], *, continue_last: bool) -> None:
+        self._requests += 1
+        self._request_id = self._requests
+        self._reply = reply
+        self._pieces = []
+        self._transcript.begin_reply(reply.id)
+        self._composer.show_generating(True)
+        self._list.show_busy(self.conversation.id)
+        self._save_timer.start()
+        self._engine.send(
+            m.Generate(
+                self._request_id,
+                self.conversation.id,
+                turns,
+                self.conversation.sampling,
+                "stop" if self.conversation.overflow == "ask" else self.conversation.overflow,
+                continue_last,
+            )
+        )
+
+    def _cut_to(self, parent_id: str | None) -> None:
+        """Make the branch end in ``parent_id``; nothing is deleted."""
+        self._path = chat.active_path(self._messages.values(), parent_id) if parent_id else ()
+        self._transcript.show_messages([self._row(message) for message in self._path])
+
+    def _on_regenerate_requested(self, message_id: str) -> None:
+        message = self._messages.get(message_id)
+        if message and self._can_send and not self._reply:
+            self._cut_to(message.parent_id if message.role == "assistant" else message.id)
+            self._answer()
+
+    def _on_message_edited(self, message_id: str, text: str) -> None:
+        old = self._messages.get(message_id)
+        if not old or self._reply:
+            return
+        self._cut_to(old.parent_id)
+        message = chat.new_message(old.role, text, old.parent_id, time.time())
+        self._add(message)
+        self._transcript.add_message(self._row(message))
+        if message.role == "user" and self._can_send:
+            self._answer()
+
+    def _on_continue_requested(self, message_id: str) -> None:
+        message = self._messages.get(message_id)
+        if message and self._can_send and not self._reply and self._path and self._path[-1].id == message_id:
+            self._start(message, chat.to_turns(self.conversation, self._path), continue_last=True)
+
+    def _on_version_requested(self, message_id: str, delta: int) -> None:
+        message = self._messages.get(message_id)
+        if not message or self._reply:
+            return
+        versions = chat.siblings(self._messages.values(), message)
+        at = [one.id for one in versions].index(message_id) + delta
+        if 0 <= at < len(versions):
+            leaf = chat.newest_leaf(self._messages.values(), versions[at].id)
+            self._path = chat.active_path(self._messages.values(), leaf)
+            self._save_conversation(active_leaf_id=leaf)
+            self._show_path()
+
+    # --- what the engine says ------------------------------------------------------------------------------------
+
+    def on_engine_event(self, event: EngineEvent) -> None:
+        """Take what concerns the open conversation."""
+        match event:
+            case m.TokensCounted():
+                self._on_tokens_counted(event)
+            case Died():
+                if self._reply:
+                    self._end_reply(None, str(event.error), failed=True)
+            case m.PromptProgress() | m.TextGenerated() | m.TurnFinished() | m.Failed() | m.Forgot():
+                if event.request_id == self._request_id and self._reply:
+                    self._on_reply_event(event)
+            case _:
+                pass
+
+    def _on_reply_event(self, event: Any) -> None:
+        assert self._reply
+        match event:
+            case m.PromptProgress():
+                self._transcript.show_prompt_progress(self._reply.id, event.done, event.total)
+            case m.TextGenerated():
+                self._pieces.append(event.text)
+                self._transcript.append_text(self._reply.id, event.text)
+                self._transcript.show_speed(self._reply.id, event.n_tokens, event.tokens_per_second)
+            case m.Forgot():
+                what = (
+                    self.tr("{0} of the oldest messages").format(event.n_turns)
+                    if event.n_turns
+                    else self.tr("{0:,} tokens").format(event.n_tokens)
+                )
+                self.noticed.emit(self.tr("The context is full: the model no longer sees {0}.").format(what), "warning")
+            case m.TurnFinished():
+                self._end_reply(event.stats, "")
+                self.reply_finished.emit(event.stats)
+            case _:
+                self._end_reply(None, event.sentence, failed=True)
+
+    def _end_reply(self, stats: m.TurnStats | None, note: str, *, failed: bool = False) -> None:
+        reply = self._reply
+        assert reply
+        self._reply, self._request_id = None, 0
+        self._save_timer.stop()
+        finished = dataclasses.replace(
+            reply,
+            content=reply.content + "".join(self._pieces),
+            stats=stats,
+            stop_note=note,
+            is_complete=stats is not None,
+        )
+        self._pieces = []
+        self._update(finished)
+        if stats:
+            self._transcript.finish_reply(reply.id, stats, stats.stop_reason)
+        elif failed:
+            self._transcript.fail_reply(reply.id, note)
+        self._composer.show_generating(False)
+        self._list.show_busy(None)
+        if not failed:
+            self._transcript.update_message(self._row(finished))
+        self._count()
+
+    # --- counting -------------------------------------------------------------------------------------------------
+
+    def _count(self, _draft: str = "") -> None:
+        """Ask how many tokens the conversation makes, without and with the draft; answered while replies go on."""
+        self._history_tokens = None
+        if not self._can_send:
+            self._composer.show_draft_tokens(None)
+            return
+        self._counted_id += 1
+        turns = chat.to_turns(self.conversation, self._path)
+        draft = self._composer.draft()
+        self._engine.send(m.CountTokens(-2 * self._counted_id, turns))
+        self._engine.send(m.CountTokens(-2 * self._counted_id - 1, (*turns, m.ChatTurn("user", draft)) if draft else turns))
+
+    def _on_tokens_counted(self, event: m.TokensCounted) -> None:
+        if event.request_id == -2 * self._counted_id:
+            self._history_tokens = event.n_tokens
+        elif event.request_id == -2 * self._counted_id - 1 and self._history_tokens is not None:
+            draft = max(0, event.n_tokens - self._history_tokens)
+            self._composer.show_draft_tokens(draft)
+            self.tokens_counted.emit(self._history_tokens if self._path else 0, draft)

@@ -1,0 +1,54 @@
+"""One question asked of the real window without a person: prints the answer and a picture's path. UI thread."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject, QTimer
+
+if TYPE_CHECKING:
+    from kvdesk.ui.app import App
+
+PATIENCE_MS = 300_000
+SETTLE_MS = 1500
+"""After the reply: the chart's next samples and the footer are drawn."""
+
+
+class Demo(QObject):
+    """Asks when the model is ready, leaves when the reply is there."""
+
+    def __init__(self, app: App, question: str, screenshot: Path) -> None:
+        super().__init__(app)
+        self._app = app
+        self._question = question
+        self._screenshot = screenshot
+        self._code = 1
+        app.models.model_ready.connect(lambda *_: self._ask())
+        app.chat.reply_finished.connect(lambda _: QTimer.singleShot(SETTLE_MS, self._finish))
+        app.chat.noticed.connect(lambda text, kind: self._fail(text) if kind == "error" else None)
+        app.models.noticed.connect(lambda text, kind: self._fail(text) if kind == "error" else None)
+        QTimer.singleShot(PATIENCE_MS, lambda: self._fail("No answer came in five minutes."))
+
+    def exit_code(self) -> int:
+        """0 when an answer was printed."""
+        return self._code
+
+    def _ask(self) -> None:
+        self._app.chat.new()
+        self._app.chat.send(self._question)
+
+    def _finish(self) -> None:
+        transcript = self._app.window.transcript
+        answer = transcript.text_of(transcript.message_ids[-1])
+        print(f"Question: {self._question}\nAnswer: {answer}")  # noqa: T201 - this is what the demo is for
+        self._screenshot.parent.mkdir(parents=True, exist_ok=True)
+        self._app.window.grab().save(str(self._screenshot))
+        print(f"Screenshot: {self._screenshot}")  # noqa: T201
+        self._code = 0
+        self._app.close()
+
+    def _fail(self, sentence: str) -> None:
+        print(f"kvdesk: {sentence}", file=sys.stderr)  # noqa: T201
+        self._app.close()

@@ -1,0 +1,136 @@
+"""The session logs on screen: reads and exports them in the background for their window. UI thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QFileDialog, QWidget
+
+from kvdesk.backend import log_export, log_report, session_log
+from kvdesk.backend.recorder import Recorder
+from kvdesk.ui.bridge import Bridge
+from kvdesk.ui.session_log_window import SessionLogWindow
+from kvdesk.ui.theme import Theme
+
+
+class LogController(QObject):
+    """Opens the window when it is asked for the first time."""
+
+    noticed = Signal(str, str)
+
+    def __init__(self, folder: Path, recorder: Recorder, bridge: Bridge, owner: QWidget, theme: Theme) -> None:
+        super().__init__(owner)
+        self._folder = folder
+        self._recorder = recorder
+        self._bridge = bridge
+        self._owner = owner
+        self._theme = theme
+        self._window: SessionLogWindow | None = None
+
+    def show(self) -> None:
+        """Bring the window up, with what is on record now."""
+        if self._window is None:
+            self._window = window = SessionLogWindow(self._theme, self._owner)
+            window.session_chosen.connect(self._on_session_chosen)
+            window.export_requested.connect(self._on_export_requested)
+            window.copy_report_requested.connect(self._copy)
+            window.delete_requested.connect(self._on_delete_requested)
+            window.refresh_requested.connect(self._refresh)
+        self._window.show()
+        self._window.raise_()
+        self._refresh()
+
+    @property
+    def window(self) -> SessionLogWindow | None:
+        """The window, once it was opened."""
+        return self._window
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take the theme's colours."""
+        self._theme = theme
+        if self._window:
+            self._window.set_theme(theme)
+
+    def copy_report(self) -> None:
+        """Put a report of this session on the clipboard."""
+        self._recorder.flush(0)
+        self._copy(self._recorder.path)
+
+    def look_for_unclean(self) -> None:
+        """Say if the last session was killed, and offer its log."""
+        self._bridge.in_background(lambda: session_log.last_unclean_session(self._folder), self._on_unclean)
+
+    unclean_found = Signal(object)
+    """SessionSummary of a session that was killed."""
+
+    def _on_unclean(self, found: Any) -> None:
+        if found is not None and not isinstance(found, Exception):
+            self.unclean_found.emit(found)
+
+    def _refresh(self) -> None:
+        def show(sessions: Any) -> None:
+            if self._window and not isinstance(sessions, Exception):
+                self._window.show_sessions(sessions)
+
+        self._bridge.in_background(lambda: session_log.list_sessions(self._folder), show)
+
+    def _on_session_chosen(self, path: Path) -> None:
+        def read() -> session_log.Session:
+            session = session_log.open_session(path)
+            _ = session.columns  # made here, not on the UI thread
+            return session
+
+        def show(session: Any) -> None:
+            if not self._window:
+                return
+            if isinstance(session, Exception):
+                self._window.show_problem(path, str(session))
+            else:
+                self._window.show_session(session)
+
+        self._bridge.in_background(read, show)
+
+    def _on_export_requested(self, path: Path, kind: str) -> None:
+        name, _ = QFileDialog.getSaveFileName(self._window, self.tr("Export session"), f"{Path(path).stem}.{kind}")
+        if name:
+            self.export(Path(path), kind, Path(name))
+
+    def export(self, path: Path, kind: str, target: Path) -> None:
+        """Write the session at ``path`` to ``target``."""
+
+        def work() -> None:
+            session = session_log.open_session(path)
+            if kind in ("png", "svg"):
+                from kvdesk.ui.session_picture import save_picture
+
+                save_picture(session, target)
+            else:
+                log_export.export(session, kind, target)
+
+        def done(result: Any) -> None:
+            if isinstance(result, Exception):
+                self.noticed.emit(str(result), "error")
+            else:
+                self.noticed.emit(self.tr("Exported to {0}").format(target), "note")
+
+        self._bridge.in_background(work, done)
+
+    def _copy(self, path: Path) -> None:
+        def done(text: Any) -> None:
+            if isinstance(text, Exception):
+                self.noticed.emit(str(text), "error")
+            else:
+                QGuiApplication.clipboard().setText(text)
+                self.noticed.emit(self.tr("The report is on the clipboard."), "note")
+
+        self._bridge.in_background(lambda: log_report.report(session_log.open_session(path)), done)
+
+    def _on_delete_requested(self, path: Path) -> None:
+        def delete() -> None:
+            for file in (path, *session_log.companions(path)):
+                file.unlink(missing_ok=True)
+
+        self._bridge.in_background(delete, lambda _: self._refresh())
