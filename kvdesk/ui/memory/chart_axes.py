@@ -35,6 +35,9 @@ class _Axis(pg.AxisItem):
         small.setPointSizeF(max(7.0, font.pointSizeF() - 1.5))
         self.setTickFont(small)
 
+    def updateAutoSIPrefix(self) -> None:
+        """Nothing: our ticks say their unit, and pyqtgraph would lay out an empty label at every change of range."""
+
     def tickValues(self, minVal: float, maxVal: float, size: float) -> list[tuple[float, list[float]]]:  # noqa: N803
         """pyqtgraph asks where the ticks are."""
         span = maxVal - minVal

@@ -5,7 +5,7 @@ Imports pyqtgraph: build it after the first paint. What the numbers mean is comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QWidget
 from kvdesk.backend.samples import DomainReading
 from kvdesk.ui.memory.chart_axes import BytesAxis, ClockAxis
 from kvdesk.ui.memory.chart_event import ChartEvent
-from kvdesk.ui.memory.chart_history import SESSION_ROWS, ChartHistory
+from kvdesk.ui.memory.chart_history import SESSION_ROWS, ChartHistory, Columns
 from kvdesk.ui.memory.composition import LAYERS, Parts
 from kvdesk.ui.memory.legend import part_color
 from kvdesk.ui.numbers import format_bytes
@@ -95,15 +95,11 @@ class DomainPlot(pg.PlotWidget):
         self.plotItem.setContentsMargins(0, 7, 8, 0)
         self._bytes_axis.setGrid(70)
         self._stack = _Stack()
-        self._lines = {name: pg.PlotCurveItem(connect="finite") for name in ("ceiling", "oom_line", "predicted")}
-        self._total = pg.PlotCurveItem(connect="finite")
         self._marks = _EventMarks()
         self._cursor = pg.InfiniteLine(angle=90, movable=False)
         self._label = pg.TextItem(anchor=(0, 0))
         self._above = pg.TextItem(anchor=(1, 0))
-        for z, item in enumerate(
-            (self._stack, self._total, *self._lines.values(), self._marks, self._cursor, self._label, self._above)
-        ):
+        for z, item in enumerate((self._stack, self._marks, self._cursor, self._label, self._above)):
             item.setZValue(z)
             self.addItem(item, ignoreBounds=True)
         for item in (self._cursor, self._label, self._above):
@@ -215,11 +211,13 @@ class DomainPlot(pg.PlotWidget):
         for axis in (self._bytes_axis, self._clock_axis):
             axis.set_theme(theme)
             axis.set_small_font(self.font())
-        self._stack.set_colors(area_colors(theme))
-        self._total.setPen(_pen(theme.text_muted))
-        self._lines["ceiling"].setPen(_pen(chart.others))
-        self._lines["oom_line"].setPen(_pen(chart.oom_line))
-        self._lines["predicted"].setPen(_pen(chart.predicted, Qt.PenStyle.DotLine))
+        pens = {
+            "total": _pen(theme.text_muted),
+            "ceiling": _pen(chart.others),
+            "oom_line": _pen(chart.oom_line),
+            "predicted": _pen(chart.predicted, Qt.PenStyle.DotLine),
+        }
+        self._stack.set_colors(area_colors(theme), pens)
         self._cursor.setPen(_pen(theme.text_muted))
         self._marks.set_colors({"": chart.event, "amber": theme.amber, "red": theme.red})
         for item in (self._label, self._above):
@@ -371,16 +369,11 @@ class DomainPlot(pg.PlotWidget):
             return
         capacity = _last_known(columns.high["capacity"])
         self._fit_height(columns.high, capacity)
-        self._stack.set_columns(
-            columns.x, [columns.high[name] for name in LAYERS], columns.high["others"], capacity, self._top_bytes
-        )
-        x, total = _peaks(columns.x, columns.low[LAYERS[-1]], columns.high[LAYERS[-1]])
-        self._total.setData(x, total)
-        for name, line in self._lines.items():
-            line.setData(*_peaks(columns.x, columns.low[name], columns.high[name]))
+        self._stack.set_columns(columns, capacity, self._top_bytes)
         epoch = self._clock_axis.epoch_s
         self._marks.set_marks([(e.time_s - epoch, e.tone) for e in self._events], self._top_bytes)
         self._show_hovered()
+        self.getViewBox().prepareForPaint()  # else pyqtgraph finds the new transform while painting, and paints twice
 
     def _fit_height(self, high: dict[str, np.ndarray], capacity: float | None) -> None:
         engine = max(_greatest(high[LAYERS[-1]]) or 0.0, _greatest(high["predicted"]) or 0.0)
@@ -401,36 +394,53 @@ class DomainPlot(pg.PlotWidget):
         is_above = line is not None and line > self._top_bytes
         self._above.setVisible(is_above)
         if is_above and line is not None:
-            self._above.setText("↑ " + self.tr("OOM line {0}").format(format_bytes(line)))
+            words = "↑ " + self.tr("OOM line {0}").format(format_bytes(line))
+            if words != self._above.toPlainText():
+                self._above.setText(words)
             self._above.setPos(self.visible_range[1], self._top_bytes)
 
 
 class _Stack(pg.GraphicsObject):
-    """The filled areas, from the bottom up, and other programs hanging from the domain's capacity."""
+    """The filled areas from the bottom up, other programs hanging from the domain's capacity, and the lines over them.
+
+    Lines go through the least and the greatest value of every column; areas are as high as the greatest.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._brushes: dict[str, QBrush] = {}
+        self._pens: dict[str, QPen] = {}
         self._areas: list[tuple[str, QPolygonF]] = []
+        self._lines: list[tuple[str, QPolygonF]] = []
         self._bounds = QRectF()
 
-    def set_colors(self, colors: dict[str, str]) -> None:
-        self._brushes = {name: QBrush(QColor(color)) for name, color in colors.items()}
+    def set_colors(self, areas: dict[str, str], lines: dict[str, QPen]) -> None:
+        self._brushes = {name: QBrush(QColor(color)) for name, color in areas.items()}
+        self._pens = lines
         self.update()
 
-    def set_columns(
-        self, x: np.ndarray, tops: Sequence[np.ndarray], others: np.ndarray, capacity: float | None, height: float
-    ) -> None:
-        self._areas = []
+    def set_columns(self, columns: Columns, capacity: float | None, height: float) -> None:
+        x, high, low = columns.x, columns.high, columns.low
+        self._areas, self._lines = [], []
         if capacity is not None:
+            others = high["others"]
             for part in _known_runs(others):
-                self._areas.append(("others", _area(x[part], capacity - others[part], np.full(len(x[part]), capacity))))
+                top = np.full(len(x[part]), capacity)
+                self._areas.append(("others", _area(x[part], capacity - others[part], top)))
         below = np.zeros(len(x), np.float32)
-        for name, top in zip(LAYERS, tops, strict=True):
+        for name in LAYERS:
+            top = high[name]
             if np.nanmax(top - below, initial=0.0) > 0:
-                for part in _known_runs(top):
-                    self._areas.append((name, _area(x[part], below[part], top[part])))
+                self._areas += [(name, _area(x[part], below[part], top[part])) for part in _known_runs(top)]
             below = top
+        for line, series in (
+            ("total", LAYERS[-1]),
+            ("ceiling", "ceiling"),
+            ("oom_line", "oom_line"),
+            ("predicted", "predicted"),
+        ):
+            runs = _known_runs(high[series])
+            self._lines += [(line, _line(x[part], low[series][part], high[series][part])) for part in runs]
         self.prepareGeometryChange()
         self._bounds = QRectF(float(x[0]), 0.0, max(1e-9, float(x[-1] - x[0])), max(height, capacity or 0.0))
         self.update()
@@ -444,6 +454,10 @@ class _Stack(pg.GraphicsObject):
         for name, polygon in self._areas:
             painter.setBrush(self._brushes[name])
             painter.drawPolygon(polygon)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        for name, polyline in self._lines:
+            painter.setPen(self._pens[name])
+            painter.drawPolyline(polyline)
 
 
 class _EventMarks(pg.GraphicsObject):
@@ -490,18 +504,20 @@ def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
     )
 
 
+def _line(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
+    if np.shares_memory(low, high):  # few rows: they are drawn as they are
+        return pg.functions.arrayToQPolygonF(x, high.astype(np.float64))
+    return pg.functions.arrayToQPolygonF(np.repeat(x, 2), np.column_stack([low, high]).ravel().astype(np.float64))
+
+
 def _known_runs(values: np.ndarray) -> list[slice]:
     """The stretches without NaN."""
-    known = np.concatenate([[False], ~np.isnan(values), [False]])
+    unknown = np.isnan(values)
+    if not unknown.any():
+        return [slice(None)]
+    known = np.concatenate([[False], ~unknown, [False]])
     edges = np.flatnonzero(known[1:] != known[:-1])
     return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _peaks(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A line through the least and the greatest value of every column."""
-    if low is high:
-        return x, high
-    return np.repeat(x, 2), np.column_stack([low, high]).ravel()
 
 
 def _greatest(values: np.ndarray) -> float | None:

@@ -5,7 +5,7 @@ Fed by ``add_sample`` at the monitor's cadence; numbers show at once, plots come
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.messages import Buffer
@@ -87,14 +87,17 @@ class LiveChart(QWidget):
             card.add_event(event)
 
     def build_now(self) -> None:
-        """Make the plots (imports pyqtgraph, some 100 ms): call it once the window has been painted."""
-        self._is_built = True
-        for card in self._cards.values():
-            card.build_now()
+        """Make the plots (imports pyqtgraph): once the window has been painted, plot_import.py helps."""
+        while self.build_next():
+            pass
 
-    def build_soon(self) -> None:
-        """``build_now`` as soon as the event loop is free."""
-        QTimer.singleShot(0, self, self.build_now)
+    def build_next(self) -> bool:
+        """Make one more plot; False when all are made, and cards to come get theirs at once."""
+        self._is_built = True
+        card = next((card for card in self._cards.values() if card.plot is None), None)
+        if card is not None:
+            card.build_now()
+        return card is not None
 
     def set_compact(self, compact: bool) -> None:
         """Small plots, no legends, no controls."""

@@ -18,6 +18,7 @@ from kvdesk.ui.memory.explain_view import ExplainView
 from kvdesk.ui.memory.gauges import KvGauge
 from kvdesk.ui.memory.live_chart import LiveChart
 from kvdesk.ui.memory.plan_table import PlanTable
+from kvdesk.ui.memory.plot_import import PlotImport
 from kvdesk.ui.scroll_column import ScrollColumn
 from kvdesk.ui.theme import Theme, set_role
 
@@ -41,6 +42,7 @@ class MemoryDock(QWidget):
         self._table = PlanTable(theme)
         self._curve = ContextCurve(theme)
         self._explain = ExplainView(theme)
+        self._import = PlotImport(self)
         self._curve.n_ctx_dragged.connect(self.n_ctx_dragged)
         self._curve.n_ctx_chosen.connect(self.n_ctx_chosen)
         kv_card = QFrame()
@@ -134,13 +136,21 @@ class MemoryDock(QWidget):
     # --- looks -------------------------------------------------------------------------------------------------------
 
     def build_now(self) -> None:
-        """Make the plots (imports pyqtgraph and numpy): once the window has been painted."""
+        """Make the plots, importing pyqtgraph and numpy if ``build_soon`` has not yet: a second or so in all."""
         self._chart.build_now()
         self._curve.build_now()
 
     def build_soon(self) -> None:
-        """``build_now`` as soon as the event loop is free."""
-        QTimer.singleShot(0, self, self.build_now)
+        """Make the plots once what they need has been imported, which another thread does: the window does not wait."""
+        self._import.finished.connect(self._build_step)
+        self._import.start()
+
+    def _build_step(self) -> None:
+        """One plot for each turn of the event loop."""
+        if self._chart.build_next():
+            QTimer.singleShot(0, self, self._build_step)
+        else:
+            self._curve.build_now()
 
     def set_compact(self, compact: bool) -> None:
         """Small plots and gauges, no legends."""
