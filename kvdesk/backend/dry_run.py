@@ -27,6 +27,10 @@ ANSWER_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 2.0
 
 
+class HelperDiedError(PlanError):
+    """llama.cpp took its process down with the question; the same settings would take the engine down."""
+
+
 class DryRun:
     """One model, priced by a helper process that starts with the first question and stays warm until ``let_go``."""
 
@@ -44,7 +48,7 @@ class DryRun:
         self._connection: Connection | None = None
         self._rpc_servers: tuple[str, ...] = ()
         self._repacking_works: bool | None = None
-        self._known: dict[EngineSettings, Footprint | SettingsError] = {}
+        self._known: dict[EngineSettings, Footprint | SettingsError | HelperDiedError] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -62,15 +66,14 @@ class DryRun:
     def ask(self, settings: EngineSettings) -> Footprint:
         """What ``settings`` would allocate.
 
-        Raises SettingsError when llama.cpp refuses them and PlanError when it cannot plan: the helper died or hung, or
-        the file is none that it can open.
+        Raises SettingsError when llama.cpp refuses them, HelperDiedError when it dies of them, and PlanError when it cannot
+        plan: no answer came, or the file is none that it can open.
         """
         key = relevant(settings)
         known = self._known.get(key)
         if known is None:
-            known = self._ask_helper(key)
-            self._known[key] = known
-        if isinstance(known, SettingsError):
+            known = self._known[key] = self._ask_helper(key)
+        if not isinstance(known, Footprint):
             raise known
         return replace(known, settings=settings)
 
@@ -104,22 +107,29 @@ class DryRun:
                 process.join()
             process.close()
 
-    def _ask_helper(self, settings: EngineSettings) -> Footprint | SettingsError:
+    def _ask_helper(self, settings: EngineSettings) -> Footprint | SettingsError | HelperDiedError:
         if self._missing:
             raise PlanError(f"{self._missing[0].name} is missing, so llama.cpp cannot plan this model.")
         if settings.model.rpc_servers != self._rpc_servers:
             self.let_go()  # devices cannot be taken back from a process
         try:
-            connection = self._start(settings.model.rpc_servers)
-            connection.send(settings)
-            answer = self._receive(connection)
-        except (EOFError, OSError) as error:
-            raise PlanError(f"llama.cpp failed while it planned these settings ({self._end_words()}).") from error
+            answer = self._answer(settings)
+        except (EOFError, OSError):
+            self.let_go()  # perhaps it was killed while it waited; only a second death is blamed on the question
+            try:
+                answer = self._answer(settings)
+            except (EOFError, OSError):
+                return HelperDiedError(f"llama.cpp fails with these settings of this model ({self._end_words()}).")
         if answer.footprint:
             return answer.footprint
         if answer.refusal:
             return SettingsError(answer.refusal)
         raise PlanError(answer.failure)
+
+    def _answer(self, settings: EngineSettings) -> Answer:
+        connection = self._start(settings.model.rpc_servers)
+        connection.send(settings)
+        return self._receive(connection)
 
     def _start(self, rpc_servers: tuple[str, ...]) -> Connection:
         if self._connection and self._process and self._process.is_alive():

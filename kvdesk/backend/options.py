@@ -53,6 +53,7 @@ def neighbours(settings: EngineSettings) -> Iterator[EngineSettings]:
     for context in (
         clamped,
         replace(clamped, flash_attn="auto"),
+        replace(clamped, n_seq_max=1),
         replace(clamped, type_v=clamped.type_k),
         replace(clamped, type_k=clamped.type_v),
         replace(clamped, type_v="f16"),

@@ -15,7 +15,7 @@ from kvdesk import paths
 from kvdesk.backend import options
 from kvdesk.backend.calibration import Calibration
 from kvdesk.backend.cost_line import CostLine
-from kvdesk.backend.dry_run import DryRun
+from kvdesk.backend.dry_run import DryRun, HelperDiedError
 from kvdesk.backend.estimate import estimate
 from kvdesk.backend.explain import TABLE_LENGTHS, TABLE_TYPES, formula_bytes
 from kvdesk.backend.fallback import remember
@@ -79,26 +79,21 @@ class Pricer:
     def footprint(self, settings: EngineSettings) -> Footprint:
         """What ``settings`` would allocate: by dry run, or by arithmetic where llama.cpp cannot be asked.
 
-        Raises SettingsError, with the nearest possible settings, when llama.cpp refuses them.
+        Raises SettingsError, with the nearest possible settings, when llama.cpp refuses them or dies of them.
         """
         self.check(settings)
         if self._failed:
             return estimate(self.model, settings, (self._failed,))
         try:
-            footprint = self._dry_run.ask(settings)
-            if settings.model.use_extra_bufts and _is_repacked(footprint) and not self._repacking_works():
-                plain = replace(settings, model=replace(settings.model, use_extra_bufts=False))
-                footprint = self._dry_run.ask(plain)
-                return replace(footprint, warnings=(*footprint.warnings, NO_REPACKING))
-            return footprint
+            return self._asked(settings)
         except SettingsError as error:
             raise SettingsError(str(error), self._nearest(settings)) from error
         except PlanError as error:
+            if isinstance(error, HelperDiedError) and self._answers_plain(settings):
+                raise SettingsError(str(error), self._nearest(settings)) from error
             log.warning("dry run of %s failed: %s", self.model.path, error)
-            warning = f"{error} The figures are an estimate."
-            if not self._answers_defaults(settings):
-                self._failed = warning
-            return estimate(self.model, settings, (warning,))
+            self._failed = f"{error} The figures are an estimate."
+            return estimate(self.model, settings, (self._failed,))
 
     def plan(
         self,
@@ -184,12 +179,22 @@ class Pricer:
 
     # --- inner workings ------------------------------------------------------------------------------------------
 
-    def _repacking_works(self) -> bool:
-        """Tried once, and remembered for this machine where it failed: the engine then starts without."""
-        works = self._dry_run.repacking_works()
-        if not works:
-            remember(paths.fallback_file())
-        return works
+    def _asked(self, settings: EngineSettings) -> Footprint:
+        """The dry run's answer, without repacked weights where this CPU fails with them: in computing, or (llama.cpp
+        has no backend for some operation on them) in planning already. Remembered then, so that the engine starts
+        without them too."""
+        plain = replace(settings, model=replace(settings.model, use_extra_bufts=False))
+        try:
+            footprint = self._dry_run.ask(settings)
+            if not _is_repacked(footprint) or self._dry_run.repacking_works():
+                return footprint
+            footprint = self._dry_run.ask(plain)
+        except HelperDiedError:
+            if plain == settings:
+                raise
+            footprint = self._dry_run.ask(plain)
+        remember(paths.fallback_file())
+        return replace(footprint, warnings=(*footprint.warnings, NO_REPACKING))
 
     def _kv_bytes(self, settings: EngineSettings, length: int, cache_type: str) -> int | None:
         context = replace(settings.context, n_ctx=pad256(length), type_k=cache_type, type_v=cache_type)
@@ -244,11 +249,10 @@ class Pricer:
             return (f"The model was trained for {trained:,} tokens; beyond that its answers get worse.",)
         return ()
 
-    def _answers_defaults(self, settings: EngineSettings) -> bool:
-        """After a failure: whether llama.cpp can plan this model at all, so that only these settings kill it."""
-        plain = replace(settings, context=ContextSettings(n_ctx=512))
+    def _answers_plain(self, settings: EngineSettings) -> bool:
+        """Whether llama.cpp can plan this model at all, so that only the settings killed it."""
         try:
-            self._dry_run.ask(plain)
+            self._dry_run.ask(replace(settings, context=ContextSettings(n_ctx=512)))
         except (PlanError, SettingsError):
             return False
         return True
@@ -256,6 +260,8 @@ class Pricer:
     def _nearest(self, settings: EngineSettings) -> EngineSettings | None:
         """The first of a few changes that llama.cpp accepts."""
         for changed in options.neighbours(settings):
+            if changed == settings:
+                continue
             try:
                 self.check(changed)
                 self._dry_run.ask(changed)

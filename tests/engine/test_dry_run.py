@@ -1,0 +1,202 @@
+"""dry_run.py: the helper process answers from headers alone, may die, and is let go."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kvdesk.backend.calibration import Calibration
+from kvdesk.backend.dry_run import DryRun, HelperDiedError
+from kvdesk.backend.footprint import DRY_RUN, ESTIMATE, Footprint
+from kvdesk.backend.messages import BufferKind
+from kvdesk.backend.model_file import read_model_file
+from kvdesk.backend.pricing import NO_REPACKING, Pricer
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
+from kvdesk.errors import PlanError, SettingsError
+from tests.tiny_models import write_sparse_header, write_tiny
+
+PLAIN = EngineSettings(ModelSettings(use_extra_bufts=False), ContextSettings(n_ctx=1024))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def llama(folder: Path) -> Path:
+    return write_tiny("llama", folder)
+
+
+@pytest.fixture(scope="module")
+def exact(llama: Path) -> Footprint:
+    """The whole file's footprint."""
+    with DryRun(read_model_file(llama)) as dry_run:
+        return dry_run.ask(PLAIN)
+
+
+def ask(path: Path, settings: EngineSettings = PLAIN) -> Footprint:
+    with DryRun(read_model_file(path)) as dry_run:
+        return dry_run.ask(settings)
+
+
+def test_a_header_alone_gives_the_same_plan(llama: Path, exact: Footprint, tmp_path: Path) -> None:
+    assert ask(write_sparse_header(llama, tmp_path / "sparse.gguf", full_size=True)) == exact
+    assert ask(write_sparse_header(llama, tmp_path / "header.gguf")) == exact
+
+
+def test_a_download_cut_short_gives_the_same_plan(llama: Path, exact: Footprint, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    shutil.copy(llama, cut)
+    os.truncate(cut, llama.stat().st_size * 2 // 3)
+    assert ask(cut) == exact
+
+
+def test_a_model_without_vocabulary_can_be_planned(exact: Footprint, tmp_path: Path) -> None:
+    planned = ask(write_tiny("llama", tmp_path, vocab=False))
+    assert planned.n_vocab == exact.n_vocab == 512
+    assert planned.bytes_of(BufferKind.KV) == exact.bytes_of(BufferKind.KV)
+    assert planned.bytes_of(BufferKind.COMPUTE) == exact.bytes_of(BufferKind.COMPUTE)
+
+
+def test_no_copy_of_a_header_is_left_behind(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    ask(llama)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_are_kept_and_settings_that_do_not_matter_are_one(llama: Path) -> None:
+    with DryRun(read_model_file(llama)) as dry_run:
+        first = dry_run.ask(PLAIN)
+        dry_run.let_go()
+        grown = dataclasses.replace(
+            PLAIN, context=dataclasses.replace(PLAIN.context, allocation="reserve", n_threads=7)
+        )
+        assert dry_run.ask(grown) == dataclasses.replace(first, settings=grown)
+        assert dry_run.pid is None
+
+
+def test_the_helper_goes_when_it_is_let_go(llama: Path) -> None:
+    dry_run = DryRun(read_model_file(llama))
+    dry_run.ask(PLAIN)
+    pid = dry_run.pid
+    assert pid is not None
+    assert psutil.pid_exists(pid)
+    dry_run.let_go()
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_killed_helper_is_replaced(llama: Path, exact: Footprint) -> None:
+    with DryRun(read_model_file(llama)) as dry_run:
+        dry_run.ask(dataclasses.replace(PLAIN, context=ContextSettings(n_ctx=512)))
+        pid = dry_run.pid
+        assert pid is not None
+        psutil.Process(pid).kill()
+        assert dry_run.ask(PLAIN) == exact
+        assert dry_run.pid != pid
+
+
+def test_llama_cpps_refusal_is_a_sentence_with_the_nearest_settings(folder: Path, home: Path) -> None:
+    grok = write_tiny("grok", folder)
+    with Pricer(read_model_file(grok), Calibration(home)) as pricer:
+        quantized = dataclasses.replace(PLAIN, context=ContextSettings(n_ctx=512, type_v="q8_0"))
+        with pytest.raises(SettingsError, match="Flash Attention") as caught:
+            pricer.footprint(quantized)
+    assert caught.value.nearest.context.type_v == "f16"
+
+
+def test_settings_that_kill_llama_cpp_are_refused_not_estimated(folder: Path, home: Path) -> None:
+    """Three sequences make minimax-01's graph fail an assertion in 0.3.36."""
+    model = read_model_file(write_tiny("minimax-01", folder))
+    deadly = dataclasses.replace(PLAIN, context=ContextSettings(n_ctx=1024, n_seq_max=3))
+    with DryRun(model) as dry_run, pytest.raises(HelperDiedError, match="SIGABRT"):
+        dry_run.ask(deadly)
+    with Pricer(model, Calibration(home)) as pricer, pytest.raises(SettingsError, match=r"llama\.cpp fails") as caught:
+        pricer.footprint(deadly)
+    assert caught.value.nearest.context.n_seq_max == 1
+
+
+def test_a_model_llama_cpp_does_not_know_is_estimated_and_says_so(folder: Path, home: Path, tmp_path: Path) -> None:
+    unknown = tmp_path / "unknown.gguf"
+    text = write_tiny("llama", folder, file_name="known.gguf").read_bytes()
+    unknown.write_bytes(
+        text.replace(b"llama.", b"limbo.").replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0limbo")
+    )
+    with (
+        DryRun(read_model_file(unknown)) as dry_run,
+        pytest.raises(PlanError, match="unknown model architecture: 'limbo'"),
+    ):
+        dry_run.ask(PLAIN)
+    with Pricer(read_model_file(unknown), Calibration(home)) as pricer:
+        plan = pricer.plan(PLAIN, ())
+    assert plan.source == ESTIMATE
+    assert any("estimate" in warning and "limbo" in warning for warning in plan.warnings)
+    assert plan.kv.total_bytes > 0
+
+
+def test_a_missing_part_is_named(folder: Path) -> None:
+    model = read_model_file(write_tiny("llama", folder, file_name="whole.gguf"))
+    lost = dataclasses.replace(model, missing_parts=(Path("whole-00002-of-00002.gguf"),))
+    with pytest.raises(PlanError, match=r"whole-00002-of-00002\.gguf is missing"):
+        DryRun(lost).ask(PLAIN)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="stops a process by signal")
+def test_a_helper_that_hangs_is_given_up(llama: Path, exact: Footprint) -> None:
+    with DryRun(read_model_file(llama), timeout_s=1.0) as dry_run:
+        dry_run.ask(dataclasses.replace(PLAIN, context=ContextSettings(n_ctx=512)))
+        assert dry_run.pid is not None
+        os.kill(dry_run.pid, signal.SIGSTOP)
+        with pytest.raises(PlanError, match="no plan within 1 s"):
+            dry_run.ask(PLAIN)
+        dry_run_again = DryRun(read_model_file(llama))
+        assert dry_run_again.ask(PLAIN) == exact
+        dry_run_again.let_go()
+
+
+def test_repacked_weights_are_tried_before_they_are_counted_on(folder: Path, home: Path) -> None:
+    path = write_tiny("llama", folder, weight_type="q4_0", file_name="quantized.gguf")
+    repacked = dataclasses.replace(PLAIN, model=ModelSettings(use_extra_bufts=True))
+    with DryRun(read_model_file(path)) as dry_run, Pricer(read_model_file(path), Calibration(home)) as pricer:
+        extra = [b for b in dry_run.ask(repacked).buffers if b.name not in ("CPU", "CPU_Mapped")]
+        planned = pricer.footprint(repacked)
+        works = dry_run.repacking_works()
+    assert planned.source == DRY_RUN
+    if extra and not works:
+        assert NO_REPACKING in planned.warnings
+        assert planned.settings.model.use_extra_bufts is False
+    else:
+        assert [b for b in planned.buffers if b.name not in ("CPU", "CPU_Mapped")] == extra
+
+
+def test_the_log_alone_is_nearly_as_good(folder: Path) -> None:
+    """What Windows gets, where the breakdown cannot be read."""
+    from kvdesk.backend.llama import breakdown
+    from kvdesk.backend.llama.planned import PlannedModel
+
+    for architecture in ("gemma3", "lfm2"):
+        path = write_tiny(architecture, folder)
+        model = PlannedModel(path, PLAIN.model, read_model_file(path).tensors)
+        with pytest.MonkeyPatch.context() as patch:
+            whole = model.footprint(PLAIN.context)
+            patch.setattr(breakdown, "read", lambda _context: None)
+            logged = model.footprint(PLAIN.context)
+        model.close()
+        assert logged.caches != ()
+        for kind in BufferKind:
+            assert abs(logged.bytes_of(kind) - whole.bytes_of(kind)) < 32 * 1024, (architecture, kind)
+
+
+def test_engine_and_dry_run_ask_for_the_same_context() -> None:
+    from kvdesk.backend.llama import context, params
+
+    for settings in (ContextSettings(), ContextSettings(type_k="q8_0", type_v="q4_0", flash_attn="on", n_seq_max=4)):
+        engine, planned = context.context_params(settings, 4096), params.context_params(settings, 4096)
+        assert bytes(planned) == bytes(engine)

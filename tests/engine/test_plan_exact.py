@@ -1,0 +1,128 @@
+"""The promise: what the dry run says before loading is what a real load allocates, to the byte.
+
+A handful of architectures of every kind; tests/bench/plan_accuracy.py does it for all of them and the starter.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kvdesk.backend.dry_run import DryRun
+from kvdesk.backend.estimate import estimate
+from kvdesk.backend.messages import BufferKind
+from kvdesk.backend.model_file import read_model_file
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
+from tests.plan_reality import REPOSITORY, RealLoads, differences
+from tests.tiny_models import write_tiny
+
+KINDS = (
+    "llama",  # grouped heads
+    "gemma3",  # sliding window
+    "gemma3n",  # layers that read others' cache
+    "qwen3moe",  # mixture of experts
+    "deepseek2",  # latent attention
+    "deepseek32",  # an indexer's cache
+    "deepseek4",  # compressed caches and states of their own
+    "mamba",  # recurrent
+    "lfm2",  # hybrid
+    "minimax-01",  # hybrid whose graph is largest for one sequence
+)
+MAPPED = ModelSettings(use_extra_bufts=False)
+COPIED = ModelSettings(use_extra_bufts=False, use_mmap=False)
+ASKED = (
+    EngineSettings(MAPPED, ContextSettings(n_ctx=1000)),
+    EngineSettings(MAPPED, ContextSettings(n_ctx=2048, type_k="q8_0", type_v="q8_0", n_ubatch=128, swa_full=True)),
+    EngineSettings(COPIED, ContextSettings(n_ctx=1024, flash_attn="off", n_seq_max=2)),
+)
+
+
+@pytest.fixture(scope="module")
+def reality() -> Iterator[RealLoads]:
+    with RealLoads() as loads:
+        yield loads
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.mark.parametrize("architecture", KINDS)
+def test_every_buffer_is_as_planned(architecture: str, folder: Path, reality: RealLoads) -> None:
+    path = write_tiny(architecture, folder)
+    with DryRun(read_model_file(path)) as dry_run:
+        for settings in ASKED:
+            real = reality.load(path, settings)
+            assert "error" not in real, (settings, real)
+            assert differences(real, dry_run.ask(settings)) == [], settings
+
+
+def test_repacked_weights_are_counted_beside_the_mapped_ones(folder: Path, reality: RealLoads) -> None:
+    path = write_tiny("llama", folder, weight_type="q4_0", file_name="quantized.gguf")
+    settings = EngineSettings(ModelSettings(use_extra_bufts=True), ContextSettings(n_ctx=512))
+    with DryRun(read_model_file(path)) as dry_run:
+        planned = dry_run.ask(settings)
+    assert differences(reality.load(path, settings), planned) == []
+
+
+@pytest.mark.starter
+def test_the_starter(starter: Path, reality: RealLoads) -> None:
+    with DryRun(read_model_file(starter)) as dry_run:
+        for context in (ContextSettings(n_ctx=4096), ContextSettings(n_ctx=3000, type_k="q4_0", type_v="q8_0")):
+            settings = EngineSettings(MAPPED, context)
+            assert differences(reality.load(starter, settings), dry_run.ask(settings)) == []
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[str]:
+    """A network worker on this machine: llama.cpp's own RPC server with the CPU as its device; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tests" / "rpc_server.py"), endpoint],
+        env={"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert any("transport" in line for line in process.stdout)  # printed just before it listens
+    yield endpoint
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize(("architecture", "n_gpu_layers"), [("gemma3", -1), ("gemma3", 3), ("gemma3", 0), ("lfm2", 2)])
+def test_layers_split_between_the_cpu_and_a_network_worker(
+    architecture: str, n_gpu_layers: int, folder: Path, worker: str
+) -> None:
+    path = write_tiny(architecture, folder)
+    model = replace(MAPPED, n_gpu_layers=n_gpu_layers, rpc_servers=(worker,))
+    settings = EngineSettings(model, ContextSettings(n_ctx=1024))
+    with RealLoads() as loads:  # the worker serves one client at a time
+        real = loads.load(path, settings)
+    assert "error" not in real, real
+    with DryRun(read_model_file(path)) as dry_run:
+        planned = dry_run.ask(settings)
+    assert differences(real, planned) == []
+    assert bool(planned.bytes_on("RPC0", BufferKind.WEIGHTS)) is (n_gpu_layers != 0)
+    assert bool(planned.bytes_on("CPU", BufferKind.KV)) is (n_gpu_layers != -1)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gemma3n", "deepseek2", "mamba", "lfm2"])
+def test_an_estimate_knows_weights_caches_and_state(architecture: str, folder: Path) -> None:
+    model = read_model_file(write_tiny(architecture, folder))
+    with DryRun(model) as dry_run:
+        for settings in ASKED:
+            exact, guess = dry_run.ask(settings), estimate(model, settings)
+            assert (guess.n_ctx, guess.n_ctx_seq) == (exact.n_ctx, exact.n_ctx_seq)
+            for kind in (BufferKind.KV, BufferKind.RECURRENT, BufferKind.OUTPUT):
+                assert guess.bytes_of(kind) == exact.bytes_of(kind), (kind, settings)
+            difference = abs(guess.bytes_of(BufferKind.WEIGHTS) - exact.bytes_of(BufferKind.WEIGHTS))
+            assert difference < 0.02 * exact.bytes_of(BufferKind.WEIGHTS)
