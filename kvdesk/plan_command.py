@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, settings: EngineSettings, pricer: Pricer) -> None:
     readings = _read_domains(pricer, settings)
     if args.fit:
-        longest = pricer.longest(settings, readings)
+        own_length = dataclasses.replace(settings, context=dataclasses.replace(settings.context, n_ctx=0))
+        longest = pricer.longest(own_length, readings)
         if longest:
             context = dataclasses.replace(settings.context, n_ctx=longest)
             settings = dataclasses.replace(settings, context=context)

@@ -29,7 +29,7 @@ from kvdesk.errors import PlanError, SettingsError
 _MIB = 1024 * 1024
 _DEBUG = 1
 """GGML_LOG_LEVEL_DEBUG (ggml.h)."""
-LONGEST_ASKED = 2**21
+LONGEST_ASKED = 2**20
 """Cells that are really asked for: llama.cpp keeps 52 bytes of books for each even in a dry run."""
 LAZY_TENSOR = "per_layer_token_embd.weight"
 LAZY_LEAST_BYTES = 4 * 1024**3
