@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.ui.icons import app_icon
 
@@ -55,11 +55,14 @@ class EmptyView(QWidget):
         lines.addWidget(hint)
         for label in (picture, title, about, hint):
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        row = QHBoxLayout()
+        row.addStretch(1)
+        row.addWidget(inner, 100)
+        row.addStretch(1)
         column = QVBoxLayout(self)
         column.addStretch(1)
-        column.addWidget(inner)
+        column.addLayout(row)
         column.addStretch(1)
-        column.setAlignment(inner, Qt.AlignmentFlag.AlignHCenter)
 
     def _starter_button(self, question: str) -> QPushButton:
         button = QPushButton(question)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QKeyEvent, QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QScrollArea, QWidget
+from PySide6.QtGui import QKeyEvent, QPalette, QResizeEvent, QShowEvent
+from PySide6.QtWidgets import QFrame, QScrollArea, QWidget
 
 from kvdesk.ui.chat.message_footer import FOOTER_HEIGHT
 from kvdesk.ui.chat.message_row import MessageState
 from kvdesk.ui.chat.message_view import GAP, MessageView, estimated_height
-from kvdesk.ui.chat.notice_view import NoticeView
+from kvdesk.ui.chat.notice_view import NOTICE_KINDS, NoticeView
 
 COLUMN_WIDTH = 820
 MARGIN = 20
@@ -31,12 +31,16 @@ MOST_PASSES = 6
 
 @dataclass(frozen=True)
 class Notice:
-    """A line between messages. ``kind`` is one of notice_view.NOTICE_KINDS."""
+    """A line between messages. ``kind`` is one of NOTICE_KINDS, or ValueError is raised."""
 
     notice_id: int
     text: str
     kind: str
     action_text: str | None
+
+    def __post_init__(self) -> None:
+        if self.kind not in NOTICE_KINDS:
+            raise ValueError(self.kind)
 
 
 @dataclass(eq=False)
@@ -84,8 +88,11 @@ class MessageColumn(QScrollArea):
         self._is_arranging = False
         self._content = QWidget()
         self.setWidget(self._content)
-        self._content.setAutoFillBackground(False)
-        self.viewport().setAutoFillBackground(False)
+        # An opaque background lets Qt scroll by moving pixels instead of painting all rows again.
+        self._content.setBackgroundRole(QPalette.ColorRole.Base)
+        self._content.setAutoFillBackground(True)
+        self.viewport().setBackgroundRole(QPalette.ColorRole.Base)
+        self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._bar = self.verticalScrollBar()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QFontMetrics, QKeyEvent
+from PySide6.QtGui import QFontMetrics, QKeyEvent, QTextCursor
 from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
 MOST_LINES = 14
@@ -21,6 +21,7 @@ class MessageEditor(QWidget):
     def __init__(self, text: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.field = _Field(text)
+        self.field.moveCursor(QTextCursor.MoveOperation.End)
         self.field.setAccessibleName(self.tr("Edited message"))
         self.send_button = QPushButton(self.tr("Send as new branch"))
         self.send_button.setProperty("role", "primary")

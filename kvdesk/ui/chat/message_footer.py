@@ -52,6 +52,42 @@ class ElidedLabel(QLabel):
         self.setText(self.fontMetrics().elidedText(self._full, Qt.TextElideMode.ElideRight, self.width()))
 
 
+class VersionSwitcher(QWidget):
+    """ "‹ 2/3 ›": steps through the versions of a message."""
+
+    stepped = Signal(int)
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.previous_button = ActionButton("chevron-left", self.tr("Previous version"), theme)
+        self.next_button = ActionButton("chevron-right", self.tr("Next version"), theme)
+        self.label = QLabel()
+        self.label.setProperty("role", "muted")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(2)
+        row.addWidget(self.previous_button)
+        row.addWidget(self.label)
+        row.addWidget(self.next_button)
+        self.previous_button.set_revealed(True)
+        self.next_button.set_revealed(True)
+        self.previous_button.clicked.connect(lambda: self.stepped.emit(-1))
+        self.next_button.clicked.connect(lambda: self.stepped.emit(1))
+
+    def show_version(self, version: int, n_versions: int, can_step: bool) -> None:
+        """Show which of how many it is; nothing for the only one."""
+        self.setVisible(n_versions > 1)
+        self.label.setText(f"{version}/{n_versions}")
+        self.label.setAccessibleName(self.tr("Version {n} of {total}").format(n=version, total=n_versions))
+        self.previous_button.setEnabled(can_step and version > 1)
+        self.next_button.setEnabled(can_step and version < n_versions)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take the colours of ``theme``."""
+        self.previous_button.set_theme(theme)
+        self.next_button.set_theme(theme)
+
+
 class MessageFooter(QWidget):
     """Figures and actions of one message."""
 
@@ -64,21 +100,17 @@ class MessageFooter(QWidget):
     def __init__(self, state: MessageState, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._state = state
+        self._theme = theme
         self._is_busy = False
         self._is_last = False
         self._is_hovered = False
         self.stats_label = ElidedLabel()
         self.stats_label.setProperty("role", "muted")
-        self.previous_button = ActionButton("chevron-left", self.tr("Previous version"), theme)
-        self.next_button = ActionButton("chevron-right", self.tr("Next version"), theme)
-        self.version_label = QLabel()
-        self.version_label.setProperty("role", "muted")
+        self.versions: VersionSwitcher | None = None
         self.copy_button = ActionButton("copy", self.tr("Copy message"), theme)
         self.edit_button = ActionButton("edit", self.tr("Edit as a new branch"), theme)
         self.regenerate_button = ActionButton("regenerate", self.tr("Regenerate, keeping this version"), theme)
         self.continue_button = ActionButton("continue", self.tr("Continue this reply"), theme)
-        self.previous_button.clicked.connect(lambda: self.version_clicked.emit(-1))
-        self.next_button.clicked.connect(lambda: self.version_clicked.emit(1))
         self.copy_button.clicked.connect(self.copy_clicked)
         self.edit_button.clicked.connect(self.edit_clicked)
         self.regenerate_button.clicked.connect(self.regenerate_clicked)
@@ -93,11 +125,7 @@ class MessageFooter(QWidget):
         for button in self._actions:
             row.addWidget(button)
             button.focus_changed.connect(self._reveal)
-        row.addWidget(self.previous_button)
-        row.addWidget(self.version_label)
-        row.addWidget(self.next_button)
-        self.previous_button.set_revealed(True)
-        self.next_button.set_revealed(True)
+        self._row = row
         self.refresh()
 
     @property
@@ -106,23 +134,16 @@ class MessageFooter(QWidget):
             return (self.continue_button, self.regenerate_button, self.copy_button)
         return (self.edit_button, self.copy_button)
 
-    @property
-    def _buttons(self) -> tuple[ActionButton, ...]:
-        return (self.previous_button, self.next_button, *self._actions)
-
     def refresh(self) -> None:
         """Show what the state says now."""
         state, row = self._state, self._state.row
-        has_versions = row.n_versions > 1
-        for widget in (self.previous_button, self.version_label, self.next_button):
-            widget.setVisible(has_versions)
-        self.version_label.setText(f"{row.version}/{row.n_versions}")
-        self.version_label.setAccessibleName(
-            self.tr("Version {n} of {total}").format(n=row.version, total=row.n_versions)
-        )
         can_ask = not self._is_busy and not state.is_streaming
-        self.previous_button.setEnabled(can_ask and row.version > 1)
-        self.next_button.setEnabled(can_ask and row.version < row.n_versions)
+        if row.n_versions > 1 and self.versions is None:
+            self.versions = VersionSwitcher(self._theme)
+            self.versions.stepped.connect(self.version_clicked)
+            self._row.addWidget(self.versions)
+        if self.versions is not None:
+            self.versions.show_version(row.version, row.n_versions, can_ask)
         self.copy_button.setVisible(state.has_text and not state.is_streaming)
         if state.is_reply:
             self.regenerate_button.setVisible(not state.is_streaming)
@@ -153,8 +174,11 @@ class MessageFooter(QWidget):
 
     def set_theme(self, theme: Theme) -> None:
         """Take the colours of ``theme``."""
-        for button in self._buttons:
+        self._theme = theme
+        for button in self._actions:
             button.set_theme(theme)
+        if self.versions is not None:
+            self.versions.set_theme(theme)
 
     def _reveal(self) -> None:
         revealed = self._is_hovered or any(button.hasFocus() for button in self._actions)

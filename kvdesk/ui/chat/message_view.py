@@ -89,9 +89,8 @@ class MessageView(QWidget):
             self._width = width
             for part in self._parts:
                 part.stale = True
-        room = width if self._state.is_reply else width - min(INSET, width // 8) - 2 * PADDING_X
         body = [part for part in self._parts if part.key != "footer"]
-        room = self._shrunk(body, room)
+        room = self._shrunk(body, self._room)
         left = 0 if self._state.is_reply else width - room - PADDING_X
         y = 0 if self._state.is_reply else PADDING_Y
         for part in body:
@@ -145,6 +144,7 @@ class MessageView(QWidget):
         for part in parts:
             if isinstance(part.widget, MessageFooter | ReplyProgress):
                 part.widget.refresh()
+                part.widget.setVisible(not self._is_editing)
             elif isinstance(part.widget, ThinkingButton):
                 part.widget.show_state(self._state.is_thinking, self._thinking_open)
 
@@ -239,7 +239,8 @@ class MessageView(QWidget):
                 return button
 
     def _build_prose(self, segment: Segment) -> ProseView:
-        view = ProseView(self._theme, self, is_markdown=self._state.is_reply)
+        width = self._room - (THINKING_INDENT if segment.thinking else 0)
+        view = ProseView(self._theme, self, is_markdown=self._state.is_reply, width=width)
         view.setAccessibleName(self.accessibleName())
         if segment.thinking:
             set_role(view, "muted")
@@ -272,6 +273,12 @@ class MessageView(QWidget):
         editor.cancelled.connect(self._end_edit)
         editor.height_changed.connect(self._on_editor_changed)
         return editor
+
+    @property
+    def _room(self) -> int:
+        """The width there is for text."""
+        width = self._width
+        return width if self._state.is_reply else width - min(INSET, width // 8) - 2 * PADDING_X
 
     # --- layout -----------------------------------------------------------------------------------------------
 

@@ -20,8 +20,6 @@ class NoticeView(QFrame):
         self, text: str, kind: str, action_text: str | None, theme: Theme, parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
-        if kind not in NOTICE_KINDS:
-            raise ValueError(kind)
         self._kind = kind
         self.setObjectName("notice")
         self.setProperty("kind", kind)

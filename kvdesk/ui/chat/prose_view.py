@@ -50,8 +50,13 @@ class ProseView(QTextBrowser):
 
     link_activated = Signal(str)
 
-    def __init__(self, theme: Theme, parent: QWidget | None = None, *, is_markdown: bool = True) -> None:
+    def __init__(
+        self, theme: Theme, parent: QWidget | None = None, *, is_markdown: bool = True, width: int = 400
+    ) -> None:
         super().__init__(parent)
+        # A width of its own, so that text is laid out once, for the width it will have, and never for the widget's.
+        self.setLineWrapMode(QTextBrowser.LineWrapMode.FixedPixelWidth)
+        self.setLineWrapColumnOrWidth(width)
         self._theme = theme
         self._is_markdown = is_markdown
         self._text = ""
@@ -82,12 +87,9 @@ class ProseView(QTextBrowser):
 
     def height_for(self, width: int) -> int:
         """How high the text is at ``width`` pixels; it is laid out for that width."""
-        document = self.document()
-        if self.width() != width:
-            self.resize(width, self.height())  # or QTextEdit goes back to the width it has
-        if document.textWidth() != width:
-            document.setTextWidth(width)
-        return math.ceil(document.size().height())
+        if self.lineWrapColumnOrWidth() != width:
+            self.setLineWrapColumnOrWidth(width)
+        return math.ceil(self.document().size().height())
 
     def ideal_width(self) -> int:
         """The width below which lines would break."""
@@ -100,7 +102,7 @@ class ProseView(QTextBrowser):
 
     def _render(self) -> None:
         # A document is filled and dressed before a view lays it out: once, instead of once for every change.
-        document = QTextDocument(self)
+        document = _DeafDocument(self)
         document.setUndoRedoEnabled(False)
         document.setDocumentMargin(0)
         document.setIndentWidth(24)
@@ -116,10 +118,7 @@ class ProseView(QTextBrowser):
         if before is not None:
             before.deleteLater()
 
-    # --- nothing is loaded, nothing is opened -----------------------------------------------------------------
-
-    def loadResource(self, kind: int, url: QUrl | str) -> None:
-        """Refuses files and addresses alike: a model's text must not make this program read anything."""
+    # --- nothing is opened ---------------------------------------------------------------------------------------
 
     def _on_anchor_clicked(self, url: QUrl) -> None:
         if url.scheme() in LINK_SCHEMES:
@@ -144,6 +143,16 @@ class ProseView(QTextBrowser):
         super().changeEvent(event)
         if event.type() == QEvent.Type.FontChange and self._text:
             self._render()
+
+
+class _DeafDocument(QTextDocument):
+    """Loads no file and no address: a model's text must not make this program read anything.
+
+    The views' own ``loadResource`` would not do: where it gives nothing, QTextDocument reads local files itself.
+    """
+
+    def loadResource(self, kind: int, url: QUrl | str) -> None:
+        """Nothing, whatever is asked for."""
 
 
 def _dress(document: QTextDocument, theme: Theme) -> bool:

@@ -189,7 +189,7 @@ class SegmentParser:
         if self._open and self._cuts_before(line, was_in_list):
             head = "" if self._after_blank else self._table_head
             self._end_prose()
-            self._open = head
+            self._open = self._table_head = head
             if self._in_list and self._is_reply:
                 self._dedent = _indent(line)
                 line = line[self._dedent :]

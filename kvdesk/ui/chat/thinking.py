@@ -27,6 +27,7 @@ class ThinkingSplitter:
         self._held = ""
         self._closer = ""
         self._at_start = True
+        self._was_thinking = False
 
     @property
     def is_thinking(self) -> bool:
@@ -48,7 +49,7 @@ class ThinkingSplitter:
                 pieces.append((self._held[:at], True))
                 self._held = self._held[at + len(self._closer) :]
                 self._closer = ""
-                self._at_start = True
+                self._at_start = self._was_thinking = True
             elif self._at_start:
                 body = self._held.lstrip()
                 tag = next((tag for tag in TAGS if body.startswith(tag[0])), None)
@@ -56,6 +57,8 @@ class ThinkingSplitter:
                     self._held = body[len(tag[0]) :]
                     self._closer = tag[1]
                     self._at_start = bool(tag[1])
+                    if tag[1] and self._was_thinking:
+                        pieces.append(("\n\n", True))
                 elif any(opener.startswith(body) for opener, _ in TAGS):
                     break
                 else:

@@ -24,6 +24,8 @@ from kvdesk.ui.theme import Theme
 
 FLUSH_MS = 33
 """How often streamed text is drawn, at most."""
+NOTICES_HEIGHT = 240
+"""Room for notices while there are no messages."""
 NO_LIMIT = 16_777_215
 """Qt's own largest height."""
 
@@ -245,13 +247,15 @@ class Transcript(QWidget):
     def _rows_changed(self, follow: bool = False) -> None:
         self._empty.setVisible(not self._messages)
         self._column.setVisible(bool(self._column.rows))
+        self._column.setMaximumHeight(NO_LIMIT if self._messages else NOTICES_HEIGHT)
+        self.layout().activate()  # or the column is laid out twice: for the size it had, and when Qt comes to it
         self._tell_views()
         if follow:
             self._column.follow()
         else:
             self._column.arrange()
-        # Notices without messages stand under the empty view.
-        self._column.setMaximumHeight(NO_LIMIT if self._messages else min(240, self._column.content_height))
+        if not self._messages:  # notices stand under the empty view
+            self._column.setMaximumHeight(min(NOTICES_HEIGHT, self._column.content_height))
 
     def _tell_views(self) -> None:
         """Tell the messages on screen what of the others concerns them."""
