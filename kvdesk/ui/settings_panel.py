@@ -12,11 +12,9 @@ from typing import cast
 from PySide6.QtCore import QSignalBlocker, Signal
 from PySide6.QtWidgets import (
     QComboBox,
-    QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QPushButton,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -34,10 +32,12 @@ from kvdesk.backend.settings import (
     ModelSettings,
     context_problems,
 )
+from kvdesk.ui.apply_bar import ApplyBar
 from kvdesk.ui.context_length import ContextLength
 from kvdesk.ui.form import FieldForm
-from kvdesk.ui.numbers import MIB, format_bytes, format_bytes_delta, format_ms, format_tokens
+from kvdesk.ui.numbers import MIB, format_bytes_delta
 from kvdesk.ui.scroll_column import ScrollColumn
+from kvdesk.ui.settings_effect import effect_words
 from kvdesk.ui.theme import Theme, set_role
 
 CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full")
@@ -72,7 +72,6 @@ class SettingsPanel(QWidget):
         self._has_gpu = False
         self._tokens_in_use = 0
         self._prompt_speed: float | None = None
-        self._fits: bool | None = None
         self._length = ContextLength(theme)
         self._length.n_ctx_edited.connect(self.edit_n_ctx)
         self._forms = {
@@ -86,12 +85,16 @@ class SettingsPanel(QWidget):
         }
         for fields, form in self._forms.items():
             form.changed.connect(lambda value, fields=fields: self._on_form_changed(fields, value))
+        self._bar = ApplyBar()
+        self._bar.apply_clicked.connect(lambda: self.apply_requested.emit(self._edited))
+        self._bar.reset_clicked.connect(lambda: self.edit(self._applied))
+        self._bar.fit_clicked.connect(lambda: self.fit_requested.emit(self._edited))
         self._name_choices()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self._build_page(), 1)
-        layout.addWidget(self._build_footer())
+        layout.addWidget(self._bar)
         self.show_devices((), has_rpc=False)
         self.show_settings(self._applied)
 
@@ -142,14 +145,7 @@ class SettingsPanel(QWidget):
         alarm: str = "",
     ) -> None:
         """The plan's answer to ``settings_edited``: the total, the difference to now, the verdict."""
-        self._fits = fits
-        price = format_bytes(total_bytes)
-        if delta_bytes is not None:
-            price += f" ({format_bytes_delta(delta_bytes)})"
-        self._price.setText(price)
-        self._verdict.setText(sentence)
-        set_role(self._verdict, alarm or ("red" if fits is False else "muted"))
-        self._verdict.setVisible(bool(sentence))
+        self._bar.show_price(total_bytes, delta_bytes, sentence, fits, alarm)
         self._refresh()
 
     def show_choice_prices(self, field: str, delta_bytes: Mapping[str, int | None]) -> None:
@@ -191,12 +187,12 @@ class SettingsPanel(QWidget):
     @property
     def effect(self) -> str:
         """What applying will do, as written."""
-        return self._effect.text()
+        return self._bar.effect
 
     @property
     def price(self) -> str:
         """The price as written."""
-        return self._price.text()
+        return self._bar.price
 
     # --- building ----------------------------------------------------------------------------------------------------
 
@@ -253,45 +249,6 @@ class SettingsPanel(QWidget):
         tip = self.tr("The OOM line lies this far below what the engine could get")
         return _labelled(self.tr("Kept free"), self._margin, tip)
 
-    def _build_footer(self) -> QWidget:
-        footer = QFrame()
-        footer.setObjectName("settings_footer")
-        column = QVBoxLayout(footer)
-        column.setContentsMargins(12, 8, 12, 12)
-        column.setSpacing(4)
-        self._price = QLabel(self.tr("No price yet"))
-        set_role(self._price, "heading")
-        self._price.setToolTip(self.tr("What this setting takes in all, and the difference to what is applied"))
-        self._price.setAccessibleName(self.tr("Price of the edited settings"))
-        self._verdict = QLabel()
-        self._verdict.setWordWrap(True)
-        self._verdict.hide()
-        self._effect = QLabel()
-        self._effect.setWordWrap(True)
-        set_role(self._effect, "muted")
-        self._fit = QPushButton(self.tr("Fit it for me"))
-        self._fit.setToolTip(self.tr("The longest context that fits with these settings"))
-        self._fit.clicked.connect(lambda: self.fit_requested.emit(self._edited))
-        self._reset = QPushButton(self.tr("Reset"))
-        self._reset.setToolTip(self.tr("Back to what is applied"))
-        self._reset.clicked.connect(lambda: self.edit(self._applied))
-        self._apply = QPushButton(self.tr("Apply"))
-        set_role(self._apply, "primary")
-        self._apply.clicked.connect(lambda: self.apply_requested.emit(self._edited))
-        top = QHBoxLayout()
-        top.addWidget(self._price, 1)
-        top.addWidget(self._fit)
-        buttons = QHBoxLayout()
-        buttons.setSpacing(8)
-        buttons.addStretch(1)
-        buttons.addWidget(self._reset)
-        buttons.addWidget(self._apply)
-        column.addLayout(top)
-        column.addWidget(self._verdict)
-        column.addWidget(self._effect)
-        column.addLayout(buttons)
-        return footer
-
     def _name_choices(self) -> None:
         for choice, text in (("auto", self.tr("Auto")), ("on", self.tr("On")), ("off", self.tr("Off"))):
             self._forms[CACHE_FIELDS].set_choice_text("flash_attn", choice, text)
@@ -323,15 +280,12 @@ class SettingsPanel(QWidget):
         self._close_impossible_choices(problems)
         self._describe_offload()
         self._forms[ALLOCATION_FIELDS].set_field_visible("initial_ctx", self._edited.context.allocation == "grow")
-        is_changed = self._edited != self._applied
-        self._apply.setEnabled(is_changed and not problems)
-        self._reset.setEnabled(is_changed)
-        self._fit.setEnabled(self._model is not None and not problems)
-        does_not_fit = self._fits is False and is_changed and not problems
-        self._apply.setText(self.tr("Apply anyway") if does_not_fit else self.tr("Apply"))
-        set_role(self._apply, "danger" if does_not_fit else "primary")
-        self._effect.setText(next(iter(problems.values())) if problems else self._effect_words())
-        set_role(self._effect, "red" if problems else "muted")
+        self._bar.show_effect(
+            effect_words(self._applied, self._edited, self._is_loaded, self._tokens_in_use, self._prompt_speed),
+            next(iter(problems.values()), ""),
+            is_changed=self._edited != self._applied,
+            can_fit=self._model is not None,
+        )
 
     def _problems(self, context: ContextSettings) -> dict[str, str]:
         model = self._model
@@ -367,42 +321,6 @@ class SettingsPanel(QWidget):
         else:
             note = self.tr("{0} of {1} layers, counted from the output").format(n, layers)
         form.set_note("n_gpu_layers", note)
-
-    def _effect_words(self) -> str:
-        old, new = self._applied, self._edited
-        if old == new:
-            return self.tr("This is what is applied.")
-        if not self._is_loaded:
-            return self.tr("Will be used by the next load.")
-        if old.model != new.model:
-            return self.tr("Reloads the model, keeps the conversation") + self._reread_words()
-        cells_change = (old.context.type_k, old.context.type_v, old.context.flash_attn) != (
-            new.context.type_k,
-            new.context.type_v,
-            new.context.flash_attn,
-        )
-        words = self.tr("Recreates the context, keeps the conversation")
-        if not self._tokens_in_use:
-            return words + "."
-        if not cells_change:
-            return words + self.tr(": its {0} tokens are moved, nothing is read again.").format(
-                format_tokens(self._tokens_in_use)
-            )
-        return words + self.tr(
-            ": its {0} tokens are converted, or read again where that is not exact enough{1}."
-        ).format(format_tokens(self._tokens_in_use), self._reread_time())
-
-    def _reread_words(self) -> str:
-        if not self._tokens_in_use:
-            return "."
-        return self.tr(": its {0} tokens are read again{1}.").format(
-            format_tokens(self._tokens_in_use), self._reread_time()
-        )
-
-    def _reread_time(self) -> str:
-        if not self._prompt_speed:
-            return ""
-        return self.tr(" (about {0})").format(format_ms(self._tokens_in_use / self._prompt_speed * 1000))
 
 
 def _labelled(text: str, editor: QWidget, tip: str) -> QWidget:

@@ -6,7 +6,8 @@ import pytest
 from PySide6.QtWidgets import QLabel
 
 from kvdesk.backend.messages import KvState
-from kvdesk.ui.memory.gauges import BarMark, ContextGauge, KvGauge, Segment, SegmentBar
+from kvdesk.ui.memory.gauges import ContextGauge, KvGauge
+from kvdesk.ui.memory.segment_bar import BarMark, Segment, SegmentBar
 from kvdesk.ui.theme import DARK, LIGHT
 
 MIB = 1024**2

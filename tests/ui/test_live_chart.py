@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QToolButton
+from PySide6.QtGui import QColor, QWheelEvent
+from PySide6.QtWidgets import QApplication, QToolButton
 
 from kvdesk.backend.samples import DomainReading, MachineReading
 from kvdesk.ui.memory.chart_event import ChartEvent
@@ -181,6 +181,29 @@ def test_the_whole_session_and_keys(drawn, qtbot):
     assert plot.visible_range == pytest.approx((1447.5, 1895))
     qtbot.keyClick(plot, Qt.Key.Key_End)
     qtbot.waitUntil(lambda: plot.following)
+
+
+def wheel(plot):
+    centre = QPointF(plot.viewport().rect().center())
+    up = QWheelEvent(
+        centre, plot.viewport().mapToGlobal(centre), QPoint(), QPoint(0, 240), Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False,
+    )  # fmt: skip
+    QApplication.sendEvent(plot.viewport(), up)
+
+
+def test_the_wheel_scrolls_the_page_until_the_chart_was_clicked(drawn, qtbot):
+    feed(drawn, 700)
+    plot = drawn.cards["RAM"].plot
+    button(drawn, "Follow").setFocus()
+    qtbot.waitUntil(lambda: plot.visible_range[1] == pytest.approx(1695))
+    wheel(plot)
+    assert plot.following
+    qtbot.mouseClick(plot.viewport(), Qt.MouseButton.LeftButton)
+    wheel(plot)
+    start, end = plot.visible_range
+    assert end - start < 590
+    assert not plot.following
 
 
 def test_pausing_freezes_the_picture_but_not_the_record(drawn, qtbot):

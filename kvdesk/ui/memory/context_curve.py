@@ -13,7 +13,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from kvdesk.backend.plan import Curve
-from kvdesk.ui.memory.gauges import Swatch
+from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.numbers import format_bytes, format_tokens
 from kvdesk.ui.theme import Theme, set_role
 

@@ -16,6 +16,7 @@ from PySide6.QtWidgets import QWidget
 from kvdesk.backend.plan import Curve
 from kvdesk.ui.memory.chart_axes import BytesAxis, TokensAxis
 from kvdesk.ui.memory.context_curve import bytes_at
+from kvdesk.ui.memory.plot_widget import PlotWidget
 from kvdesk.ui.numbers import format_bytes, format_tokens
 from kvdesk.ui.theme import Theme, mix
 
@@ -23,7 +24,7 @@ STEP = 256
 """llama.cpp pads n_ctx to this."""
 
 
-class CurvePlot(pg.PlotWidget):
+class CurvePlot(PlotWidget):
     """x: context length in tokens, y: bytes in the domain that runs out first."""
 
     n_ctx_dragged = Signal(int)
@@ -31,17 +32,13 @@ class CurvePlot(pg.PlotWidget):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         self._bytes_axis, self._tokens_axis = BytesAxis(), TokensAxis()
-        super().__init__(parent, axisItems={"left": self._bytes_axis, "bottom": self._tokens_axis}, useOpenGL=False)
-        self._theme = theme
+        super().__init__(theme, {"left": self._bytes_axis, "bottom": self._tokens_axis}, parent)
         self._curves: tuple[Curve, ...] = ()
         self._chosen = 0
         self._colors: tuple[str, ...] = ()
         self._n_ctx = 0
         self._used: int | None = None
         self._key_moved = False
-        self.setMenuEnabled(False)
-        self.hideButtons()
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName(self.tr("Memory against context length"))
         self.setAccessibleDescription(self.tr("Left and Right change the context length by 256, Page keys by 4,096"))
         self._tokens_axis.setHeight(20)
@@ -62,9 +59,6 @@ class CurvePlot(pg.PlotWidget):
             self.addItem(item, ignoreBounds=True)
         self._dot.setZValue(20)
         self.addItem(self._dot, ignoreBounds=True)
-        box = self.getViewBox()
-        box.disableAutoRange()
-        box.setMouseEnabled(x=True, y=False)
         self.set_theme(theme)
 
     def show_curves(self, curves: Sequence[Curve], chosen: int, colors: Sequence[str]) -> None:

@@ -16,8 +16,8 @@ from kvdesk.backend.plan import alarm
 from kvdesk.backend.samples import DomainReading, Sample
 from kvdesk.ui.memory.chart_event import ChartEvent
 from kvdesk.ui.memory.composition import LAYERS, Parts, room_under_line, split
-from kvdesk.ui.memory.gauges import BarMark, Segment, SegmentBar
 from kvdesk.ui.memory.legend import Legend, part_color, part_words
+from kvdesk.ui.memory.segment_bar import BarMark, Segment, SegmentBar
 from kvdesk.ui.numbers import format_bytes, format_bytes_pair, format_clock, format_exact_bytes, format_tokens
 from kvdesk.ui.theme import Theme, mix, set_role
 

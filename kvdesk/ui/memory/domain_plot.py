@@ -10,16 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, QTimer, Signal
-from PySide6.QtGui import QBrush, QColor, QKeyEvent, QPainter, QPen, QPolygonF, QShowEvent
+from PySide6.QtCore import QEvent, QPointF, Qt, QTimer, Signal
+from PySide6.QtGui import QBrush, QColor, QKeyEvent, QPen, QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from kvdesk.backend.samples import DomainReading
 from kvdesk.ui.memory.chart_axes import BytesAxis, ClockAxis
 from kvdesk.ui.memory.chart_event import ChartEvent
-from kvdesk.ui.memory.chart_history import SESSION_ROWS, ChartHistory, Columns
+from kvdesk.ui.memory.chart_history import SESSION_ROWS, ChartHistory
+from kvdesk.ui.memory.chart_items import EventMarks, Stack, cosmetic_pen, greatest, last_known
 from kvdesk.ui.memory.composition import LAYERS, Parts
 from kvdesk.ui.memory.legend import part_color
+from kvdesk.ui.memory.plot_widget import PlotWidget
 from kvdesk.ui.numbers import format_bytes
 from kvdesk.ui.theme import Theme, mix
 
@@ -62,8 +64,8 @@ def area_colors(theme: Theme) -> dict[str, str]:
     return {name: part_color(name, theme) for name in LAYERS} | {"others": mix(theme.chart.others, theme.surface, 0.6)}
 
 
-class DomainPlot(pg.PlotWidget):
-    """Time runs to the right in seconds, bytes up. Wheel zooms in time, dragging pans, both end following."""
+class DomainPlot(PlotWidget):
+    """Time runs to the right in seconds, bytes up. The wheel zooms in time, dragging pans, both end following."""
 
     moment_hovered = Signal(object)
     """Moment under the mouse, or None when it left."""
@@ -75,8 +77,7 @@ class DomainPlot(pg.PlotWidget):
 
     def __init__(self, theme: Theme, capacity_rows: int = SESSION_ROWS, parent: QWidget | None = None) -> None:
         self._bytes_axis, self._clock_axis = BytesAxis(), ClockAxis()
-        super().__init__(parent, axisItems={"left": self._bytes_axis, "bottom": self._clock_axis}, useOpenGL=False)
-        self._theme = theme
+        super().__init__(theme, {"left": self._bytes_axis, "bottom": self._clock_axis}, parent)
         self._history = ChartHistory(SERIES, capacity_rows)
         self._events: list[ChartEvent] = []
         self._following = True
@@ -85,17 +86,13 @@ class DomainPlot(pg.PlotWidget):
         self._paused_at: float | None = None
         self._hovered_x: float | None = None
         self._top_bytes = 1.0
-        self.setAntialiasing(False)
-        self.setMenuEnabled(False)
-        self.hideButtons()
         self.setMouseTracking(True)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName(self.tr("Memory over time"))
         self._clock_axis.setHeight(20)
         self.plotItem.setContentsMargins(0, 7, 8, 0)
         self._bytes_axis.setGrid(70)
-        self._stack = _Stack()
-        self._marks = _EventMarks()
+        self._stack = Stack()
+        self._marks = EventMarks()
         self._cursor = pg.InfiniteLine(angle=90, movable=False)
         self._label = pg.TextItem(anchor=(0, 0))
         self._above = pg.TextItem(anchor=(1, 0))
@@ -105,8 +102,6 @@ class DomainPlot(pg.PlotWidget):
         for item in (self._cursor, self._label, self._above):
             item.hide()
         box = self.getViewBox()
-        box.setMouseEnabled(x=True, y=False)
-        box.disableAutoRange()
         box.setLimits(minXRange=SHORTEST_S)
         box.sigRangeChangedManually.connect(self._on_range_dragged)
         box.sigXRangeChanged.connect(self._redraw_soon)
@@ -212,13 +207,13 @@ class DomainPlot(pg.PlotWidget):
             axis.set_theme(theme)
             axis.set_small_font(self.font())
         pens = {
-            "total": _pen(theme.text_muted),
-            "ceiling": _pen(chart.others),
-            "oom_line": _pen(chart.oom_line),
-            "predicted": _pen(chart.predicted, Qt.PenStyle.DotLine),
+            "total": cosmetic_pen(theme.text_muted),
+            "ceiling": cosmetic_pen(chart.others),
+            "oom_line": cosmetic_pen(chart.oom_line),
+            "predicted": cosmetic_pen(chart.predicted, Qt.PenStyle.DotLine),
         }
         self._stack.set_colors(area_colors(theme), pens)
-        self._cursor.setPen(_pen(theme.text_muted))
+        self._cursor.setPen(cosmetic_pen(theme.text_muted))
         self._marks.set_colors({"": chart.event, "amber": theme.amber, "red": theme.red})
         for item in (self._label, self._above):
             item.fill = QBrush(QColor(theme.surface_raised))
@@ -239,7 +234,7 @@ class DomainPlot(pg.PlotWidget):
 
     def y_of_line(self) -> float | None:
         """The newest known height of the OOM line, in bytes."""
-        return _last_known(self._history.series("oom_line"))
+        return last_known(self._history.series("oom_line"))
 
     def moment_at(self, x_s: float) -> Moment | None:
         """The sample nearest to ``x_s`` as single values (not edges), with an event if its mark is within 6 pixels."""
@@ -367,7 +362,7 @@ class DomainPlot(pg.PlotWidget):
         columns = self._history.columns(start, end, max(50, int(self.getViewBox().width())))
         if not len(columns.x):
             return
-        capacity = _last_known(columns.high["capacity"])
+        capacity = last_known(columns.high["capacity"])
         self._fit_height(columns.high, capacity)
         self._stack.set_columns(columns, capacity, self._top_bytes)
         epoch = self._clock_axis.epoch_s
@@ -376,8 +371,8 @@ class DomainPlot(pg.PlotWidget):
         self.getViewBox().prepareForPaint()  # else pyqtgraph finds the new transform while painting, and paints twice
 
     def _fit_height(self, high: dict[str, np.ndarray], capacity: float | None) -> None:
-        engine = max(_greatest(high[LAYERS[-1]]) or 0.0, _greatest(high["predicted"]) or 0.0)
-        line = _greatest(high["ceiling"])
+        engine = max(greatest(high[LAYERS[-1]]) or 0.0, greatest(high["predicted"]) or 0.0)
+        line = greatest(high["ceiling"])
         whole = max(capacity or 0.0, line or 0.0, engine)
         near = line is not None and engine >= line / 4
         wanted = whole if (near if self._whole_domain is None else self._whole_domain) else engine * 1.25
@@ -398,133 +393,3 @@ class DomainPlot(pg.PlotWidget):
             if words != self._above.toPlainText():
                 self._above.setText(words)
             self._above.setPos(self.visible_range[1], self._top_bytes)
-
-
-class _Stack(pg.GraphicsObject):
-    """The filled areas from the bottom up, other programs hanging from the domain's capacity, and the lines over them.
-
-    Lines go through the least and the greatest value of every column; areas are as high as the greatest.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._brushes: dict[str, QBrush] = {}
-        self._pens: dict[str, QPen] = {}
-        self._areas: list[tuple[str, QPolygonF]] = []
-        self._lines: list[tuple[str, QPolygonF]] = []
-        self._bounds = QRectF()
-
-    def set_colors(self, areas: dict[str, str], lines: dict[str, QPen]) -> None:
-        self._brushes = {name: QBrush(QColor(color)) for name, color in areas.items()}
-        self._pens = lines
-        self.update()
-
-    def set_columns(self, columns: Columns, capacity: float | None, height: float) -> None:
-        x, high, low = columns.x, columns.high, columns.low
-        self._areas, self._lines = [], []
-        if capacity is not None:
-            others = high["others"]
-            for part in _known_runs(others):
-                top = np.full(len(x[part]), capacity)
-                self._areas.append(("others", _area(x[part], capacity - others[part], top)))
-        below = np.zeros(len(x), np.float32)
-        for name in LAYERS:
-            top = high[name]
-            if np.nanmax(top - below, initial=0.0) > 0:
-                self._areas += [(name, _area(x[part], below[part], top[part])) for part in _known_runs(top)]
-            below = top
-        for line, series in (
-            ("total", LAYERS[-1]),
-            ("ceiling", "ceiling"),
-            ("oom_line", "oom_line"),
-            ("predicted", "predicted"),
-        ):
-            runs = _known_runs(high[series])
-            self._lines += [(line, _line(x[part], low[series][part], high[series][part])) for part in runs]
-        self.prepareGeometryChange()
-        self._bounds = QRectF(float(x[0]), 0.0, max(1e-9, float(x[-1] - x[0])), max(height, capacity or 0.0))
-        self.update()
-
-    def boundingRect(self) -> QRectF:
-        return self._bounds
-
-    def paint(self, painter: QPainter, *_: object) -> None:
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
-        painter.setPen(Qt.PenStyle.NoPen)
-        for name, polygon in self._areas:
-            painter.setBrush(self._brushes[name])
-            painter.drawPolygon(polygon)
-        painter.setBrush(Qt.BrushStyle.NoBrush)
-        for name, polyline in self._lines:
-            painter.setPen(self._pens[name])
-            painter.drawPolyline(polyline)
-
-
-class _EventMarks(pg.GraphicsObject):
-    """A line with a foot for each event."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pens: dict[str, QPen] = {}
-        self._marks: list[tuple[float, str]] = []
-        self._height = 1.0
-
-    def set_colors(self, colors: dict[str, str]) -> None:
-        self._pens = {tone: _pen(color, Qt.PenStyle.DashLine) for tone, color in colors.items()}
-        self.update()
-
-    def set_marks(self, marks: list[tuple[float, str]], height: float) -> None:
-        self.prepareGeometryChange()
-        self._marks, self._height = marks, height
-        self.update()
-
-    def boundingRect(self) -> QRectF:
-        if not self._marks:
-            return QRectF()
-        first, last = self._marks[0][0], self._marks[-1][0]
-        return QRectF(min(first, last) - 1, 0, abs(last - first) + 2, self._height)
-
-    def paint(self, painter: QPainter, *_: object) -> None:
-        view = self.viewRect()
-        for x, tone in self._marks:
-            if view.left() <= x <= view.right():
-                painter.setPen(self._pens[tone])
-                painter.drawLine(QPointF(x, 0), QPointF(x, self._height))
-
-
-def _pen(color: str, style: Qt.PenStyle = Qt.PenStyle.SolidLine) -> QPen:
-    pen = QPen(QColor(color), 1, style)
-    pen.setCosmetic(True)
-    return pen
-
-
-def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
-    return pg.functions.arrayToQPolygonF(
-        np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]]).astype(np.float64)
-    )
-
-
-def _line(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
-    if np.shares_memory(low, high):  # few rows: they are drawn as they are
-        return pg.functions.arrayToQPolygonF(x, high.astype(np.float64))
-    return pg.functions.arrayToQPolygonF(np.repeat(x, 2), np.column_stack([low, high]).ravel().astype(np.float64))
-
-
-def _known_runs(values: np.ndarray) -> list[slice]:
-    """The stretches without NaN."""
-    unknown = np.isnan(values)
-    if not unknown.any():
-        return [slice(None)]
-    known = np.concatenate([[False], ~unknown, [False]])
-    edges = np.flatnonzero(known[1:] != known[:-1])
-    return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _greatest(values: np.ndarray) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.max()) if len(known) else None
-
-
-def _last_known(values: np.ndarray) -> float | None:
-    known = np.flatnonzero(~np.isnan(values))
-    return float(values[known[-1]]) if len(known) else None

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QVBoxLayout, QWidget
 from kvdesk.backend.explain import KvFacts, kv_facts, why
 from kvdesk.backend.model_file import ModelFile
 from kvdesk.backend.plan import CapacityCell, MemoryPlan
-from kvdesk.ui.memory.gauges import Segment, SegmentBar
+from kvdesk.ui.memory.segment_bar import Segment, SegmentBar
 from kvdesk.ui.numbers import format_bytes, format_exact_bytes, format_tokens, short_tokens
 from kvdesk.ui.theme import Theme, set_role
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
-from kvdesk.ui.memory.gauges import Swatch
+from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.numbers import format_bytes
 from kvdesk.ui.theme import ChartColors, Theme, mix, set_role
 

@@ -33,7 +33,9 @@ class LiveChart(QWidget):
         self._follow = self._button(self.tr("Follow"), self.tr("Keep the newest moment in sight (End)"), checkable=True)
         self._follow.setChecked(True)
         self._follow.clicked.connect(self._on_follow_clicked)
-        self._whole = self._button(self.tr("Session"), self.tr("Show the whole session (Home)"))
+        self._whole = self._button(
+            self.tr("Session"), self.tr("Show the whole session (Home). In a chart that was clicked the wheel zooms.")
+        )
         self._whole.clicked.connect(self._on_whole_clicked)
         self._pause = self._button(self.tr("Pause"), self.tr("Freeze the picture; recording goes on"), checkable=True)
         self._pause.toggled.connect(self._on_pause_toggled)

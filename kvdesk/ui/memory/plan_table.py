@@ -6,17 +6,14 @@ Three views: what the setting costs at full context, what was loaded as predicte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor, QGuiApplication, QKeyEvent, QKeySequence
+from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QToolButton,
-    QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
@@ -26,6 +23,7 @@ from kvdesk.backend.calibration import Comparison
 from kvdesk.backend.explain import why
 from kvdesk.backend.model_file import ModelFile
 from kvdesk.backend.plan import DevicePlan, MemoryPlan
+from kvdesk.ui.memory.plan_tree import Group, PlanTree, Row
 from kvdesk.ui.numbers import MIB, format_bytes, format_bytes_delta, format_clock, format_exact_bytes, format_tokens
 from kvdesk.ui.theme import Theme, set_role
 
@@ -67,7 +65,7 @@ class PlanTable(QWidget):
         views.addStretch(1)
         self._views["set"].setChecked(True)
         self._group.buttonClicked.connect(self._refresh)
-        self._tree = _Tree()
+        self._tree = PlanTree()
         self._tree.setAccessibleName(self.tr("Memory plan"))
         self._tree.currentItemChanged.connect(self._on_row_chosen)
         self._why = QLabel()
@@ -165,7 +163,7 @@ class PlanTable(QWidget):
         self._source.setText(text)
         self._source.show()
 
-    def _fill(self, titles: Sequence[str], groups: Sequence[_Group]) -> None:
+    def _fill(self, titles: Sequence[str], groups: Sequence[Group]) -> None:
         self._tree.fill(titles, groups, QColor(self._theme.text_muted))
 
     def _show_as_set(self, plan: MemoryPlan) -> None:
@@ -186,7 +184,7 @@ class PlanTable(QWidget):
                     before = _component(loaded, name) if loaded else 0
                     cells.append(_difference_words(None if value is None or before is None else value - before))
                 rows.append(self._row(plan, device, name, words, cells, format_exact_bytes(value)))
-            groups.append(_Group(_domain_words(device), rows + self._line_rows(plan, device)))
+            groups.append(Group(_domain_words(device), rows + self._line_rows(plan, device)))
         self._fill(titles, groups)
 
     def _show_as_loaded(self, plan: MemoryPlan, comparison: Comparison) -> None:
@@ -217,7 +215,7 @@ class PlanTable(QWidget):
                     _difference_words(row.error_bytes),
                 ]
                 rows.append(self._row(plan, device, row.component, words.get(row.component, row.component), cells, tip))
-            groups.append(_Group(_domain_words(device), rows))
+            groups.append(Group(_domain_words(device), rows))
         self._fill([self.tr("Component"), self.tr("Predicted"), self.tr("Actual"), self.tr("Error")], groups)
 
     def _show_history(self) -> None:
@@ -228,7 +226,7 @@ class PlanTable(QWidget):
             name = comparison.model.split(" (")[0]  # the key tells files of one name apart by their size
             words = f"{name}  ·  {format_tokens(comparison.n_ctx)}  ·  {types}"
             rows = [
-                _Row(
+                Row(
                     row.domain,
                     [
                         format_bytes(row.predicted_bytes),
@@ -242,7 +240,7 @@ class PlanTable(QWidget):
                 for row in comparison.rows
                 if row.component == "total"
             ]
-            groups.append(_Group(words, rows))
+            groups.append(Group(words, rows))
         self._fill([self.tr("Load"), self.tr("Predicted"), self.tr("Actual"), self.tr("Error")], groups)
 
     def _component_words(self, device: DevicePlan) -> dict[str, str]:
@@ -272,7 +270,7 @@ class PlanTable(QWidget):
             ("resident", device.resident_bytes, self.tr("Resident")),
         ]
 
-    def _line_rows(self, plan: MemoryPlan, device: DevicePlan) -> list[_Row]:
+    def _line_rows(self, plan: MemoryPlan, device: DevicePlan) -> list[Row]:
         lines = (
             ("line", self.tr("OOM line"), device.oom_line_bytes),
             ("ceiling", self.tr("Ceiling now"), device.ceiling_bytes),
@@ -287,9 +285,9 @@ class PlanTable(QWidget):
             *(self._row(plan, device, key, text, [format_bytes(size)], "") for key, text, size in lines),
         ]
 
-    def _row(self, plan: MemoryPlan, device: DevicePlan, key: str, words: str, cells: list[str], tip: str) -> _Row:
+    def _row(self, plan: MemoryPlan, device: DevicePlan, key: str, words: str, cells: list[str], tip: str) -> Row:
         reasons = why(WHY.get(key, key), plan, device, self._model) if self._model else ()
-        return _Row(
+        return Row(
             words,
             cells,
             tip,
@@ -302,94 +300,6 @@ class PlanTable(QWidget):
         reason = item.data(0, Qt.ItemDataRole.UserRole) if item else ""
         self._why.setText(reason or "")
         self._why.setVisible(bool(reason))
-
-
-@dataclass(frozen=True)
-class _Row:
-    words: str
-    cells: list[str]
-    tip: str
-    why: str = ""
-    is_sum: bool = False
-    is_line: bool = False
-
-
-@dataclass(frozen=True)
-class _Group:
-    words: str
-    rows: list[_Row]
-
-
-class _Tree(QTreeWidget):
-    """The table; Ctrl+C copies it all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setRootIsDecorated(False)
-        self.setIndentation(0)
-        self.setUniformRowHeights(True)
-        self.setSelectionMode(QTreeWidget.SelectionMode.SingleSelection)
-        self.setStyleSheet("QTreeView::item { padding: 2px 3px; } QHeaderView::section { padding: 4px 3px; }")
-        self.setExpandsOnDoubleClick(False)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.header().setSectionsMovable(False)
-        self.header().setStretchLastSection(False)
-
-    def fill(self, titles: Sequence[str], groups: Sequence[_Group], muted: QColor) -> None:
-        at = self.verticalScrollBar().value()
-        self.clear()
-        self.setColumnCount(max(1, len(titles)))
-        self.setHeaderLabels(list(titles) or [""])
-        self.setHeaderHidden(not titles)
-        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        for column in range(1, len(titles)):
-            self.headerItem().setTextAlignment(column, right)
-        for group in groups:
-            head = QTreeWidgetItem([group.words])
-            _embolden(head, 0)
-            self.addTopLevelItem(head)
-            head.setFirstColumnSpanned(True)
-            for row in group.rows:
-                item = QTreeWidgetItem([row.words, *row.cells])
-                item.setData(0, Qt.ItemDataRole.UserRole, row.why)
-                for column in range(len(titles)):
-                    item.setToolTip(column, "\n".join(text for text in (row.tip, row.why) if text))
-                    if column:
-                        item.setTextAlignment(column, right)
-                    if row.is_sum:
-                        _embolden(item, column)
-                    if row.is_line:
-                        item.setForeground(column, muted)
-                head.addChild(item)
-            head.setExpanded(True)
-        header = self.header()
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column in range(1, len(titles)):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        self.verticalScrollBar().setValue(at)
-
-    def as_text(self) -> str:
-        columns = range(self.columnCount())
-        lines = ["\t".join(self.headerItem().text(column) for column in columns)]
-        for index in range(self.topLevelItemCount()):
-            head = self.topLevelItem(index)
-            lines.append(head.text(0))
-            rows = [head.child(row) for row in range(head.childCount())]
-            lines += ["\t".join(row.text(column) for column in columns).rstrip() for row in rows]
-        return "\n".join(lines)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Ctrl+C puts the table on the clipboard."""
-        if event.matches(QKeySequence.StandardKey.Copy):
-            QGuiApplication.clipboard().setText(self.as_text())
-        else:
-            super().keyPressEvent(event)
-
-
-def _embolden(item: QTreeWidgetItem, column: int) -> None:
-    font = item.font(column)
-    font.setBold(True)
-    item.setFont(column, font)
 
 
 def _component(device: DevicePlan, name: str) -> int | None:

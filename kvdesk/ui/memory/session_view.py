@@ -47,7 +47,7 @@ class SessionView(QWidget):
         self._headings: dict[str, QLabel] = {}
         self._all = QToolButton()
         self._all.setText(self.tr("Whole session"))
-        self._all.setToolTip(self.tr("Home; the wheel zooms, dragging pans"))
+        self._all.setToolTip(self.tr("Home. In a chart that was clicked the wheel zooms, dragging pans."))
         self._all.clicked.connect(self.show_all)
         self._note = QLabel()
         set_role(self._note, "amber")

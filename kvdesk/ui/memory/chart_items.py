@@ -1,0 +1,155 @@
+"""What a memory chart is drawn with: the stack of areas and its lines, and the marks of events. Raster, no antialiasing.
+
+Imports pyqtgraph: after the first paint.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtGui import QBrush, QColor, QPainter, QPen, QPolygonF
+
+from kvdesk.ui.memory.chart_history import Columns
+from kvdesk.ui.memory.composition import LAYERS
+
+
+class Stack(pg.GraphicsObject):
+    """The filled areas from the bottom up, other programs hanging from the domain's capacity, and the lines over them.
+
+    Lines go through the least and the greatest value of every column; areas are as high as the greatest.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._brushes: dict[str, QBrush] = {}
+        self._pens: dict[str, QPen] = {}
+        self._areas: list[tuple[str, QPolygonF]] = []
+        self._lines: list[tuple[str, QPolygonF]] = []
+        self._bounds = QRectF()
+
+    def set_colors(self, areas: dict[str, str], lines: dict[str, QPen]) -> None:
+        """Colours of the areas, pens of the lines."""
+        self._brushes = {name: QBrush(QColor(color)) for name, color in areas.items()}
+        self._pens = lines
+        self.update()
+
+    def set_columns(self, columns: Columns, capacity: float | None, height: float) -> None:
+        """Draw ``columns``; the chart is ``height`` bytes high."""
+        x, high, low = columns.x, columns.high, columns.low
+        self._areas, self._lines = [], []
+        if capacity is not None:
+            others = high["others"]
+            for part in _known_runs(others):
+                top = np.full(len(x[part]), capacity)
+                self._areas.append(("others", _area(x[part], capacity - others[part], top)))
+        below = np.zeros(len(x), np.float32)
+        for name in LAYERS:
+            top = high[name]
+            if np.nanmax(top - below, initial=0.0) > 0:
+                self._areas += [(name, _area(x[part], below[part], top[part])) for part in _known_runs(top)]
+            below = top
+        for line, series in (
+            ("total", LAYERS[-1]),
+            ("ceiling", "ceiling"),
+            ("oom_line", "oom_line"),
+            ("predicted", "predicted"),
+        ):
+            runs = _known_runs(high[series])
+            self._lines += [(line, _line(x[part], low[series][part], high[series][part])) for part in runs]
+        self.prepareGeometryChange()
+        self._bounds = QRectF(float(x[0]), 0.0, max(1e-9, float(x[-1] - x[0])), max(height, capacity or 0.0))
+        self.update()
+
+    def boundingRect(self) -> QRectF:
+        """Where it draws, in seconds and bytes."""
+        return self._bounds
+
+    def paint(self, painter: QPainter, *_: object) -> None:
+        """Qt asks for the picture."""
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
+        painter.setPen(Qt.PenStyle.NoPen)
+        for name, polygon in self._areas:
+            painter.setBrush(self._brushes[name])
+            painter.drawPolygon(polygon)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        for name, polyline in self._lines:
+            painter.setPen(self._pens[name])
+            painter.drawPolyline(polyline)
+
+
+class EventMarks(pg.GraphicsObject):
+    """A line with a foot for each event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pens: dict[str, QPen] = {}
+        self._marks: list[tuple[float, str]] = []
+        self._height = 1.0
+
+    def set_colors(self, colors: dict[str, str]) -> None:
+        """Colour by tone."""
+        self._pens = {tone: cosmetic_pen(color, Qt.PenStyle.DashLine) for tone, color in colors.items()}
+        self.update()
+
+    def set_marks(self, marks: list[tuple[float, str]], height: float) -> None:
+        """(time, tone) of every event."""
+        self.prepareGeometryChange()
+        self._marks, self._height = marks, height
+        self.update()
+
+    def boundingRect(self) -> QRectF:
+        """Where it draws, in seconds and bytes."""
+        if not self._marks:
+            return QRectF()
+        first, last = self._marks[0][0], self._marks[-1][0]
+        return QRectF(min(first, last) - 1, 0, abs(last - first) + 2, self._height)
+
+    def paint(self, painter: QPainter, *_: object) -> None:
+        """Qt asks for the picture."""
+        view = self.viewRect()
+        for x, tone in self._marks:
+            if view.left() <= x <= view.right():
+                painter.setPen(self._pens[tone])
+                painter.drawLine(QPointF(x, 0), QPointF(x, self._height))
+
+
+def cosmetic_pen(color: str, style: Qt.PenStyle = Qt.PenStyle.SolidLine) -> QPen:
+    """A pen of one pixel, whatever the scale."""
+    pen = QPen(QColor(color), 1, style)
+    pen.setCosmetic(True)
+    return pen
+
+
+def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
+    return pg.functions.arrayToQPolygonF(
+        np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]]).astype(np.float64)
+    )
+
+
+def _line(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
+    if np.shares_memory(low, high):  # few rows: they are drawn as they are
+        return pg.functions.arrayToQPolygonF(x, high.astype(np.float64))
+    return pg.functions.arrayToQPolygonF(np.repeat(x, 2), np.column_stack([low, high]).ravel().astype(np.float64))
+
+
+def _known_runs(values: np.ndarray) -> list[slice]:
+    """The stretches without NaN."""
+    unknown = np.isnan(values)
+    if not unknown.any():
+        return [slice(None)]
+    known = np.concatenate([[False], ~unknown, [False]])
+    edges = np.flatnonzero(known[1:] != known[:-1])
+    return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def greatest(values: np.ndarray) -> float | None:
+    """The largest known value."""
+    known = values[~np.isnan(values)]
+    return float(known.max()) if len(known) else None
+
+
+def last_known(values: np.ndarray) -> float | None:
+    """The newest known value."""
+    known = np.flatnonzero(~np.isnan(values))
+    return float(values[known[-1]]) if len(known) else None
