@@ -27,9 +27,7 @@ def start(folder: Path) -> None:
     _fault_file = (folder / "faults.log").open("a", encoding="utf-8")
     faulthandler.enable(_fault_file)
     sys.excepthook = _uncaught
-    threading.excepthook = lambda args: _uncaught(
-        args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback
-    )
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

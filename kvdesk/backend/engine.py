@@ -203,7 +203,11 @@ class Engine:
             return
         if isinstance(command, m.Generate):
             self._request_id = command.request_id
-        becomes = {m.Load: EngineState.LOADING, m.Generate: EngineState.GENERATING, m.SetContext: EngineState.CHANGING}
+        becomes: dict[type[m.Command], EngineState] = {
+            m.Load: EngineState.LOADING,
+            m.Generate: EngineState.GENERATING,
+            m.SetContext: EngineState.CHANGING,
+        }
         try:
             self._pipe.send(command)
         except (BrokenPipeError, ConnectionError):

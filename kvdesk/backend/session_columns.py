@@ -147,7 +147,7 @@ def _row_type(n_domains: int) -> np.dtype[Any]:
             ("check", "V4"),
         ]
     )
-    assert row.itemsize == sample_size(n_domains)  # noqa: S101  the two descriptions of one layout agree
+    assert row.itemsize == sample_size(n_domains)
     return row
 
 

@@ -42,13 +42,13 @@ class Demo(QObject):
     def _finish(self) -> None:
         transcript = self._app.window.transcript
         answer = transcript.text_of(transcript.message_ids[-1])
-        print(f"Question: {self._question}\nAnswer: {answer}")  # noqa: T201 - this is what the demo is for
+        print(f"Question: {self._question}\nAnswer: {answer}")
         self._screenshot.parent.mkdir(parents=True, exist_ok=True)
         self._app.window.grab().save(str(self._screenshot))
-        print(f"Screenshot: {self._screenshot}")  # noqa: T201
+        print(f"Screenshot: {self._screenshot}")
         self._code = 0
         self._app.close()
 
     def _fail(self, sentence: str) -> None:
-        print(f"kvdesk: {sentence}", file=sys.stderr)  # noqa: T201
+        print(f"kvdesk: {sentence}", file=sys.stderr)
         self._app.close()

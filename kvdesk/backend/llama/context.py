@@ -6,12 +6,13 @@ What the cells mean (which conversation, which tokens) is session.py's; saving a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import psutil
 
 from kvdesk.backend.llama import library, report
 from kvdesk.backend.llama.kv_state import cut_keeps_window
+from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.messages import BufferKind, KvState
 from kvdesk.backend.settings import ContextSettings, pad256
@@ -21,7 +22,7 @@ OK, ABORTED = 0, 2
 """What llama_decode returns that is no error (llama.h)."""
 
 
-def context_params(settings: ContextSettings, n_ctx: int) -> lib.llama_context_params:
+def context_params(settings: ContextSettings, n_ctx: int) -> Any:
     """llama.cpp's parameters for ``n_ctx`` cells. One output row: logits are needed for the last token only."""
     threads = settings.n_threads or psutil.cpu_count(logical=False) or 1
     params = lib.llama_context_default_params()

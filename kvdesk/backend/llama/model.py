@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable, Sequence
-
-import llama_cpp.llama_cpp as lib
+from typing import Any
 
 from kvdesk.backend.llama import library
+from kvdesk.backend.llama.library import lib
 from kvdesk.backend.messages import ModelFacts
 from kvdesk.backend.settings import ModelSettings
 from kvdesk.errors import LoadCancelled, ModelFileError
@@ -40,7 +40,7 @@ def _words(log_lines: list[str]) -> str:
     return "llama.cpp could not load it: " + (errors[0].split(": ", 1)[-1] if errors else "it gave no reason.")
 
 
-def model_params(settings: ModelSettings) -> lib.llama_model_params:
+def model_params(settings: ModelSettings) -> Any:
     """llama.cpp's parameters for ``settings``; what is not a setting keeps llama.cpp's default."""
     params = lib.llama_model_default_params()
     params.n_gpu_layers = settings.n_gpu_layers

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-import llama_cpp.llama_cpp as lib
-
+from kvdesk.backend.llama.library import lib
 from kvdesk.backend.settings import SamplingSettings
 
 
@@ -19,7 +18,9 @@ class Sampler:
             raise MemoryError("llama.cpp could not make a sampler chain")
         self.chain = chain
         if settings.repeat_penalty != 1.0 and settings.repeat_last_n:
-            self._add(lib.llama_sampler_init_penalties(n_vocab, settings.repeat_last_n, settings.repeat_penalty, 0.0, 0.0))
+            self._add(
+                lib.llama_sampler_init_penalties(n_vocab, settings.repeat_last_n, settings.repeat_penalty, 0.0, 0.0)
+            )
         if settings.temperature <= 0:
             self._add(lib.llama_sampler_init_greedy())
             return
@@ -34,7 +35,7 @@ class Sampler:
         self._add(lib.llama_sampler_init_dist(seed & 0xFFFFFFFF))
 
     def _add(self, sampler: object) -> None:
-        lib.llama_sampler_chain_add(self.chain, sampler)  # pyright: ignore[reportArgumentType]
+        lib.llama_sampler_chain_add(self.chain, sampler)
 
     def accept(self, token: int) -> None:
         """Let the penalties know of a token that was not sampled here (the prompt's)."""
@@ -42,7 +43,7 @@ class Sampler:
 
     def next_token(self, context_ptr: object) -> int:
         """The token after the last decoded one; it is accepted."""
-        return lib.llama_sampler_sample(self.chain, context_ptr, -1)  # pyright: ignore[reportArgumentType]
+        return lib.llama_sampler_sample(self.chain, context_ptr, -1)
 
     def close(self) -> None:
         """Free the chain."""

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import llama_cpp.llama_cpp as lib
-
 from kvdesk.backend.llama import context as contexts
 from kvdesk.backend.llama.context import ABORTED, Context
 from kvdesk.backend.llama.kv_convert import convert_state
@@ -22,7 +20,7 @@ from kvdesk.backend.llama.kv_transfer import (
     save_checkpoint,
     save_sequence,
 )
-from kvdesk.backend.llama.library import AbortFlag
+from kvdesk.backend.llama.library import AbortFlag, lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.messages import ContextFacts, GrowAnswer, GrowStep, KvState
 from kvdesk.backend.settings import ContextSettings, pad256
@@ -37,11 +35,11 @@ SAMPLE_TOKENS = 4
 """Tokens decoded in the old and the new context to learn how the one's cells become the other's."""
 
 
-class Cancelled(Exception):  # noqa: N818 - not an error: the user said stop
+class Cancelled(Exception):
     """The abort flag was set; the cells hold ``session.tokens``."""
 
 
-class ContextFull(Exception):  # noqa: N818 - not an error: the conversation reached its length
+class ContextFull(Exception):
     """The context length is reached, or the user chose not to grow."""
 
 
@@ -75,6 +73,12 @@ class Session:
         """What ``tokens`` are the tokens of, if that is known: lets a next prompt go on with them and not with others
         that make the same text."""
         self.checkpoints: list[Checkpoint] = []
+        self.on_grown: Callable[[GrowStep], None] = _ignore
+        """Called after each change of size."""
+        self.on_changed: Callable[[], None] = _ignore
+        """Called when the answer to a growth step was to convert the cells."""
+        self.on_forgotten: Callable[[int], None] = _ignore
+        """Called with how many tokens were forgotten when that was the answer."""
         cells, self.limit = contexts.first_cells(settings, lib.llama_model_n_ctx_train(model.ptr))
         self.context = Context(model, settings, cells, abort)
         self.limit = max(self.limit, self.context.n_ctx)
@@ -103,7 +107,7 @@ class Session:
     def warm_up(self) -> None:
         """Decode one small batch and forget it: builds that cannot compute on this machine die here and not in a chat."""
         bos = lib.llama_vocab_bos(self.model.vocab)
-        token = bos if bos >= 0 else 0
+        token = max(bos, 0)
         self.context.decode([token, token])
         self.context.clear()
 
@@ -167,9 +171,7 @@ class Session:
 
     # --- filling ------------------------------------------------------------------------------------------------
 
-    def feed(
-        self, tokens: Sequence[int], ask: GrowQuestion, on_progress: Callable[[int], None] | None = None
-    ) -> None:
+    def feed(self, tokens: Sequence[int], ask: GrowQuestion, on_progress: Callable[[int], None] | None = None) -> None:
         """Decode ``tokens`` after those that are there, a physical batch at a time so that a stop is quick.
 
         Raises Cancelled, ContextFull or EngineError; the tokens decoded so far stay.
@@ -271,15 +273,7 @@ class Session:
             self._put_back(Context(self.model, self.settings, before, self.abort), state)
             raise
         self._put_back(made, state)
-        self.last_step = GrowStep(len(self.tokens), before, made.n_ctx, (time.monotonic() - started) * 1000)
-        self.on_grown(self.last_step)
-
-    on_grown: Callable[[GrowStep], None] = staticmethod(lambda step: None)
-    """Called after each change of size."""
-    on_changed: Callable[[], None] = staticmethod(lambda: None)
-    """Called when the answer to a growth step was to convert the cells."""
-    on_forgotten: Callable[[int], None] = staticmethod(lambda n_tokens: None)
-    """Called with how many tokens were forgotten when that was the answer."""
+        self.on_grown(GrowStep(len(self.tokens), before, made.n_ctx, (time.monotonic() - started) * 1000))
 
     def _saved(self) -> memoryview | None:
         return save_sequence(self.context.ptr) if self.tokens else None
@@ -346,14 +340,22 @@ class Session:
                 if restore_sequence(made.ptr, convert_state(state, target, sample)):
                     return "converted"
             except (CannotConvert, EngineError) as reason:
-                print(f"cells are read again, not converted: {reason}", file=sys.stderr)
+                print(f"cells are read again, not converted: {reason}", file=sys.stderr)  # noqa: T201 - the engine's log
         self.forget()
-        self.feed(tokens, lambda *_: GrowAnswer("grow"), on_progress)
+        self.feed(tokens, _always_grow, on_progress)
         return "reread"
 
     def close(self) -> None:
         """Free the context."""
         self.context.close()
+
+
+def _ignore(*_facts: object) -> None:
+    """For those whom nobody listens to."""
+
+
+def _always_grow(_at: int, _from: int, _to: int, _failed: str) -> GrowAnswer:
+    return GrowAnswer("grow")
 
 
 def _other_cells(a: ContextSettings, b: ContextSettings) -> bool:
