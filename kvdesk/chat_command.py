@@ -8,13 +8,14 @@ import json
 import queue
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from kvdesk.errors import EngineError, SettingsError, UsageError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from kvdesk.backend.engine import EngineEvent
-    from kvdesk.backend.messages import Device
     from kvdesk.backend.settings import EngineSettings, SamplingSettings
 
 
@@ -34,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help="prompt tokens handed over at once")
     parser.add_argument("--ubatch", type=int, help="tokens computed at once")
     parser.add_argument("--swa-full", action="store_true", help="keep the whole context in sliding-window layers too")
-    parser.add_argument("--allocation", choices=ALLOCATIONS, help="grow the context with the chat, or reserve it at once")
+    parser.add_argument(
+        "--allocation", choices=ALLOCATIONS, help="grow the context with the chat, or reserve it at once"
+    )
     parser.add_argument("--initial-ctx", type=int, help="tokens to start with when growing")
     parser.add_argument("--overflow", choices=OVERFLOWS, default="stop", help="what to do when the context is full")
     parser.add_argument("--snapshot-dir", type=Path, help="keep the conversation's KV cache here between runs")
@@ -52,15 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Chat. Raises KvdeskError with the sentence to print."""
     settings, sampling = _settings(args)
-    chat = _TerminalChat(args, settings, sampling)
-    try:
-        return chat.run()
-    finally:
-        chat.close()
+    with _TerminalChat(args, settings, sampling) as chat:
+        chat.run()
+    return 0
 
 
 def _settings(args: argparse.Namespace) -> tuple[EngineSettings, SamplingSettings]:
-    from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings, context_problems
+    from kvdesk.backend.settings import (
+        ContextSettings,
+        EngineSettings,
+        ModelSettings,
+        SamplingSettings,
+        context_problems,
+    )
 
     def given(**names: str) -> dict[str, Any]:
         values = {field: getattr(args, flag) for field, flag in names.items()}
@@ -92,6 +99,7 @@ class _TerminalChat:
         from kvdesk import paths
         from kvdesk.backend.engine import Engine
         from kvdesk.backend.fallback import remembered
+        from kvdesk.terminal_record import TerminalRecord
 
         self._args = args
         self._sampling = sampling
@@ -99,16 +107,36 @@ class _TerminalChat:
         self._events: queue.SimpleQueue[EngineEvent] = queue.SimpleQueue()
         self._grown: list[dict[str, Any]] = []
         self._conversions: list[dict[str, Any]] = []
-        self._devices: tuple[Device, ...] = ()
-        self._engine = Engine(self._events.put, paths.log_dir())
+        self._record = TerminalRecord(
+            args.overflow, lambda sentence: print(f"kvdesk chat: {sentence}", file=sys.stderr)
+        )
+        self._engine = Engine(self._on_event, paths.log_dir())
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        if is_interrupted:
+            self._record.interrupted()
+        self._record.last_sample()
         self._engine.shutdown()
+        self._record.close("interrupted" if is_interrupted else "failed" if error else "closed")
 
-    def run(self) -> int:
+    def _on_event(self, event: EngineEvent) -> None:
+        """On the engine's thread: recorded at once, shown when the terminal gets to it."""
+        self._record.follow(event)
+        self._events.put(event)
+
+    def run(self) -> None:
+        """Load, answer every prompt, report. Raises what the engine says went wrong."""
         from kvdesk.backend import messages as m
 
-        self._engine.load(self._args.model.absolute(), self._settings)
+        path = self._args.model.absolute()
+        self._record.loading(path, self._settings)
+        self._engine.load(path, self._settings)
         loaded = self._until(m.Loaded)
         turns = [m.ChatTurn("system", self._args.system)] if self._args.system else []
         report: list[dict[str, Any]] = []
@@ -121,7 +149,6 @@ class _TerminalChat:
             report.append({"text": text, **dataclasses.asdict(finished.stats)})
         if self._args.json:
             print(json.dumps(self._report(loaded, report, kv), ensure_ascii=False))
-        return 0
 
     def _turn(self, number: int, turns: tuple[Any, ...]) -> tuple[str, Any]:
         from kvdesk.backend import messages as m
@@ -169,8 +196,6 @@ class _TerminalChat:
             case m.Forgot():
                 what = f"{event.n_turns} of the oldest turns" if event.n_turns else f"{event.n_tokens} tokens"
                 print(f"kvdesk chat: the context is full; the model no longer sees {what}.", file=sys.stderr)
-            case m.Started():
-                self._devices = event.devices
             case m.Loaded() if event.model.template_problem:
                 print(f"kvdesk chat: {event.model.template_problem}", file=sys.stderr)
             case m.Failed():
@@ -190,10 +215,8 @@ class _TerminalChat:
 
     def _report(self, loaded: Any, turns: list[dict[str, Any]], kv: Any) -> dict[str, Any]:
         """The JSON contract: bytes, milliseconds, tokens. Keys stay once they are named."""
-        from kvdesk.backend.machine import read_domains
-
-        domains = read_domains(self._engine.pid, self._devices, loaded.context.buffers)
-        ram = next(d for d in domains if d.kind == "ram")
+        sample = self._record.last_sample()
+        ram = next(d for d in sample.domains if d.kind == "ram")
         return {
             "model": dataclasses.asdict(loaded.model),
             "settings": {**self._settings.to_dict(), "sampling": self._sampling.to_dict()},
@@ -201,11 +224,12 @@ class _TerminalChat:
             "kv": {**dataclasses.asdict(kv), "grow_events": self._grown, "conversions": self._conversions},
             "memory": {
                 "rss_bytes": ram.engine_bytes,
+                "peak_rss_bytes": sample.machine.engine_peak_bytes,
                 "anonymous_bytes": ram.engine_anonymous_bytes,
                 "file_bytes": ram.engine_file_bytes,
                 "devices": [
                     {"name": d.name, "used_bytes": d.engine_bytes, "total_bytes": d.capacity_bytes}
-                    for d in domains
+                    for d in sample.domains
                     if d.kind != "ram"
                 ],
             },

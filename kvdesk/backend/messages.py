@@ -164,11 +164,23 @@ class GrowStep:
 
 
 @dataclass(frozen=True)
+class SnapshotPlace:
+    """Where the cells of conversations are kept, and how many bytes they may take there in all."""
+
+    folder: str
+    budget_bytes: int
+
+
+@dataclass(frozen=True)
 class Load:
-    """Load ``path`` (of a split model: its first part) and make a context. Replaces what is loaded."""
+    """Load ``path`` (of a split model: its first part) and make a context. Replaces what is loaded.
+
+    With ``snapshots`` every conversation's cells are kept there when another one is opened, and brought back.
+    """
 
     path: str
     settings: EngineSettings
+    snapshots: SnapshotPlace | None = None
 
 
 @dataclass(frozen=True)
@@ -254,11 +266,12 @@ class Warming:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Model and context are ready to chat."""
+    """Model and context are ready to chat. ``devices`` is Started's list anew, network workers now among them."""
 
     model: ModelFacts
     context: ContextFacts
     elapsed_ms: float
+    devices: tuple[Device, ...] = ()
 
 
 @dataclass(frozen=True)
