@@ -1,6 +1,7 @@
-"""A recorded session as a picture, PNG or SVG: what the session window draws, with title, legend and events.
+"""A recorded session as a picture, PNG or SVG: title, a chart of every domain, legend, events.
 
-Needs a QApplication (the command line makes an offscreen one). UI thread.
+Drawn with QPainter alone, so any thread may, as long as a QGuiApplication exists (the command line makes one). No
+widgets, no pyqtgraph.
 """
 
 from __future__ import annotations
@@ -8,24 +9,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QBuffer, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QImage, QPainter
+import numpy as np
+from PySide6.QtCore import QBuffer, QPointF, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QFont, QImage, QPainter, QPen, QPolygonF
 from PySide6.QtSvg import QSvgGenerator
 
 from kvdesk.errors import StoreError
-from kvdesk.ui.memory.domain_plot import DomainPlot
+from kvdesk.ui.memory import ticks
+from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.ui.memory.chart_history import ChartHistory, Columns
+from kvdesk.ui.memory.composition import LAYERS
 from kvdesk.ui.memory.legend import LINES, PARTS, part_color, part_words
+from kvdesk.ui.memory.series import SERIES, known_runs
 from kvdesk.ui.memory.session_series import marks_of, rows_of
 from kvdesk.ui.numbers import format_bytes, format_clock, format_ms
-from kvdesk.ui.theme import LIGHT, Theme
+from kvdesk.ui.theme import LIGHT, Theme, mix
 
 if TYPE_CHECKING:
+    from kvdesk.backend.session_columns import DomainColumns
     from kvdesk.backend.session_log import Session
 
 WIDTH_PX = 1200
 PLOT_PX = 300
+AXIS_PX = 64
 MARGIN_PX = 24
 LINE_PX = 22
+GAP_PX = 8
 MAX_EVENTS = 12
 FORMATS = ("png", "svg")
 
@@ -66,20 +75,18 @@ def as_png(session: Session, theme: Theme = LIGHT) -> bytes:
 
 
 def _height(session: Session) -> int:
-    panel = LINE_PX + PLOT_PX + LINE_PX
+    panel = LINE_PX + GAP_PX + PLOT_PX + LINE_PX + LINE_PX
     events = min(len(marks_of(session.events)), MAX_EVENTS)
-    return 2 * MARGIN_PX + 3 * LINE_PX + len(session.columns.domains) * (panel + 8) + (events + 1) * LINE_PX
+    return 2 * MARGIN_PX + 3 * LINE_PX + len(session.columns.domains) * (panel + GAP_PX) + (events + 1) * LINE_PX
 
 
 def _title(session: Session) -> str:
     summary = session.summary
-    model = summary.model or "no model"
-    return f"kvdesk {summary.version}: {model}"
+    return f"kvdesk {summary.version}: {summary.model or 'no model'}"
 
 
 def _paint(painter: QPainter, session: Session, theme: Theme) -> None:
     columns, summary = session.columns, session.summary
-    width = WIDTH_PX - 2 * MARGIN_PX
     painter.fillRect(QRectF(0, 0, WIDTH_PX, _height(session)), QColor(theme.surface))
     font = QFont(painter.font())
     font.setPixelSize(13)
@@ -91,48 +98,122 @@ def _paint(painter: QPainter, session: Session, theme: Theme) -> None:
         nonlocal y
         painter.setFont(used)
         painter.setPen(QColor(color))
-        painter.drawText(QRectF(MARGIN_PX, y, width, LINE_PX), Qt.AlignmentFlag.AlignVCenter, text)
+        box = QRectF(MARGIN_PX, y, WIDTH_PX - 2 * MARGIN_PX, LINE_PX)
+        painter.drawText(box, Qt.AlignmentFlag.AlignVCenter, text)
         y += LINE_PX
 
     write(_title(session), theme.text, bold)
     lasted = format_ms(None if summary.duration_s is None else summary.duration_s * 1000)
     write(f"lasted {lasted}, peak {format_bytes(summary.peak_bytes)}, ended: {summary.how_ended}", theme.text_muted)
     y += LINE_PX / 2
-    epoch_s = float(columns.time_s[0] - columns.monotonic_s[0]) if len(columns.time_s) else 0.0
     events = marks_of(session.events)
     for domain in columns.domains:
         write(domain.name, theme.text, bold)
-        plot = DomainPlot(theme, capacity_rows=max(2, len(columns.time_s)))
-        plot.setAttribute(Qt.WidgetAttribute.WA_DontShowOnScreen)
-        plot.resize(width, PLOT_PX)
-        plot.show_rows(epoch_s, columns.monotonic_s, rows_of(columns, domain, session.events))
-        plot.show_events(events)
-        plot.show()  # nowhere, but laid out
-        plot.show_all()
-        plot.redraw_now()
-        plot.render(painter, QRectF(MARGIN_PX, y, width, PLOT_PX), plot.viewport().rect())
-        plot.close()
-        plot.deleteLater()
-        y += PLOT_PX
-        y += _paint_legend(painter, y, theme, font) + 8
+        painter.setFont(font)
+        y += GAP_PX
+        area = QRectF(MARGIN_PX + AXIS_PX, y, WIDTH_PX - 2 * MARGIN_PX - AXIS_PX, PLOT_PX)
+        _Panel(session, domain, area, theme).paint(painter, events)
+        y += PLOT_PX + LINE_PX
+        _paint_legend(painter, y, theme)
+        y += LINE_PX + GAP_PX
     for event in events[:MAX_EVENTS]:
         write(f"{format_clock(event.time_s)}  {event.kind}: {event.label}", theme.text_muted)
     if len(events) > MAX_EVENTS:
         write(f"and {len(events) - MAX_EVENTS} more", theme.text_muted)
 
 
-def _paint_legend(painter: QPainter, y: float, theme: Theme, font: QFont) -> float:
-    """The areas and lines in a row; returns its height."""
+class _Panel:
+    """One domain's chart in ``area``."""
+
+    def __init__(self, session: Session, domain: DomainColumns, area: QRectF, theme: Theme) -> None:
+        times = session.columns.monotonic_s
+        history = ChartHistory(SERIES, max(2, len(times)))
+        history.extend(times, rows_of(session.columns, domain, session.events))
+        self._area, self._theme = area, theme
+        self._start = float(times[0]) if len(times) else 0.0
+        self._end = max(float(times[-1]) if len(times) else 0.0, self._start + 1.0)
+        self._epoch_s = float(session.columns.time_s[0] - times[0]) if len(times) else 0.0
+        self._columns: Columns = history.columns(self._start, self._end, round(area.width()))
+        heights = [
+            np.nanmax(self._columns.high[name], initial=0.0)
+            for name in (LAYERS[-1], "predicted", "ceiling", "capacity")
+        ]
+        self._top = max(*(float(height) for height in heights), 1.0)
+
+    def paint(self, painter: QPainter, events: list[ChartEvent]) -> None:
+        """Areas, lines, marks, axes."""
+        chart, area = self._theme.chart, self._area
+        painter.save()
+        painter.setClipRect(area)
+        painter.setPen(Qt.PenStyle.NoPen)
+        high = self._columns.high
+        capacity = high["capacity"]
+        painter.setBrush(QColor(mix(chart.others, self._theme.surface, 0.6)))
+        self._area_between(painter, capacity - high["others"], capacity)
+        below = np.zeros(len(capacity), np.float32)
+        for name in LAYERS:
+            painter.setBrush(QColor(part_color(name, self._theme)))
+            self._area_between(painter, below, high[name])
+            below = high[name]
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        for series, color, style in (
+            ("ceiling", chart.others, Qt.PenStyle.SolidLine),
+            ("oom_line", chart.oom_line, Qt.PenStyle.SolidLine),
+            ("predicted", chart.predicted, Qt.PenStyle.DotLine),
+        ):
+            painter.setPen(QPen(QColor(color), 1.25, style))
+            for run in known_runs(high[series]):
+                low_and_high = np.column_stack([self._columns.low[series][run], high[series][run]]).ravel()
+                painter.drawPolyline(self._polygon(np.repeat(self._columns.x[run], 2), low_and_high))
+        tones = {"": chart.event, "amber": self._theme.amber, "red": self._theme.red}
+        for event in events:
+            x = self._x(np.array([event.time_s - self._epoch_s]))[0]
+            painter.setPen(QPen(QColor(tones[event.tone]), 1, Qt.PenStyle.DashLine))
+            painter.drawLine(QPointF(x, area.top()), QPointF(x, area.bottom()))
+        painter.restore()
+        self._paint_axes(painter)
+
+    def _paint_axes(self, painter: QPainter) -> None:
+        area, chart = self._area, self._theme.chart
+        painter.setPen(QColor(chart.axis))
+        painter.drawLine(area.topLeft(), area.bottomLeft())
+        painter.drawLine(area.bottomLeft(), area.bottomRight())
+        step = ticks.bytes_step(self._top / 6)
+        for value in ticks.ticks_between(0, self._top, step):
+            y = self._y(np.array([value]))[0]
+            box = QRectF(area.left() - AXIS_PX, y - LINE_PX / 2, AXIS_PX - 8, LINE_PX)
+            painter.drawText(box, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, ticks.bytes_text(value))
+        step = ticks.clock_step((self._end - self._start) / 10)
+        for value in ticks.ticks_between(self._start, self._end, step, ticks.local_origin(self._epoch_s)):
+            x = self._x(np.array([value]))[0]
+            box = QRectF(x - 40, area.bottom(), 80, LINE_PX)
+            painter.drawText(box, Qt.AlignmentFlag.AlignCenter, ticks.clock_text(value + self._epoch_s, step))
+
+    def _area_between(self, painter: QPainter, low: np.ndarray, high: np.ndarray) -> None:
+        for run in known_runs(high - low):
+            x = self._columns.x[run]
+            outline = np.concatenate([high[run], low[run][::-1]])
+            painter.drawPolygon(self._polygon(np.concatenate([x, x[::-1]]), outline))
+
+    def _polygon(self, x: np.ndarray, y: np.ndarray) -> QPolygonF:
+        return QPolygonF([QPointF(*point) for point in zip(self._x(x).tolist(), self._y(y).tolist(), strict=True)])
+
+    def _x(self, times: np.ndarray) -> np.ndarray:
+        return self._area.left() + (times - self._start) / (self._end - self._start) * self._area.width()
+
+    def _y(self, sizes: np.ndarray) -> np.ndarray:
+        return self._area.bottom() - sizes / self._top * self._area.height()
+
+
+def _paint_legend(painter: QPainter, y: float, theme: Theme) -> None:
+    """The areas and lines in a row."""
     x = float(MARGIN_PX)
-    painter.setFont(font)
     for name in (*reversed(PARTS), *LINES):
         if name == "total":
             continue
         words = part_words(name)[0]
-        painter.fillRect(
-            QRectF(x, y + 8, 10, 3 if name in ("oom_line", "predicted") else 10), QColor(part_color(name, theme))
-        )
+        height = 3 if name in ("oom_line", "predicted") else 10
+        painter.fillRect(QRectF(x, y + (LINE_PX - height) / 2, 10, height), QColor(part_color(name, theme)))
         painter.setPen(QColor(theme.text_muted))
         painter.drawText(QRectF(x + 14, y, 200, LINE_PX), Qt.AlignmentFlag.AlignVCenter, words)
         x += 14 + painter.fontMetrics().horizontalAdvance(words) + 14
-    return float(LINE_PX)

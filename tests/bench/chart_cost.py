@@ -75,7 +75,8 @@ def session(app: QApplication) -> None:
     """A made-up 12-hour session straight into a plot, as the session window does."""
     import numpy as np
 
-    from kvdesk.ui.memory.domain_plot import SERIES, DomainPlot
+    from kvdesk.ui.memory.domain_plot import DomainPlot
+    from kvdesk.ui.memory.series import SERIES
 
     times = 1000.0 + np.arange(HOURS_12) / 2
     noise = np.random.default_rng(1).random(HOURS_12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from kvdesk.errors import StoreError
 from kvdesk.ui.memory.composition import LAYERS, split
 from kvdesk.ui.memory.session_series import rows_of
 from kvdesk.ui.session_log_window import SessionLogWindow
-from kvdesk.ui.session_picture import save_picture
+from kvdesk.ui.session_picture import as_png, save_picture
 from kvdesk.ui.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
@@ -203,6 +204,12 @@ def rendered(path):
     with QPainter(image) as painter:
         renderer.render(painter)
     return image
+
+
+def test_a_picture_may_be_drawn_on_any_thread(qtbot, session):
+    with ThreadPoolExecutor(1) as pool:
+        drawn = pool.submit(as_png, session).result(timeout=30)
+    assert drawn == as_png(session)
 
 
 def test_a_picture_that_cannot_be_written_says_so(qtbot, session, tmp_path):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import math
-
 import pyqtgraph as pg
 from PySide6.QtGui import QColor, QFont, QPen
 
-from kvdesk.ui.numbers import GIB, KIB, MIB, format_clock, short_tokens
+from kvdesk.ui.memory.ticks import (
+    bytes_step,
+    bytes_text,
+    clock_step,
+    clock_text,
+    local_origin,
+    power_of_two_step,
+    ticks_between,
+)
+from kvdesk.ui.numbers import short_tokens
 from kvdesk.ui.theme import Theme
-
-CLOCK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
 class _Axis(pg.AxisItem):
@@ -44,12 +48,7 @@ class _Axis(pg.AxisItem):
         if span <= 0 or size <= 0:
             return []
         step = self.step(span / max(1.0, size / self.spacing_px))
-        first = math.ceil((minVal + self.origin()) / step)
-        values = []
-        while (value := first * step - self.origin()) <= maxVal and len(values) < 100:
-            values.append(value)
-            first += 1
-        return [(step, values)]
+        return [(step, ticks_between(minVal, maxVal, step, self.origin()))]
 
     def step(self, at_least: float) -> float:
         """The round step that is ``at_least`` that wide."""
@@ -71,11 +70,11 @@ class BytesAxis(_Axis):
 
     def step(self, at_least: float) -> float:
         """The next power of two, at least a mebibyte."""
-        return max(float(MIB), 2.0 ** math.ceil(math.log2(at_least)))
+        return bytes_step(at_least)
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002
         """pyqtgraph asks how the ticks are written."""
-        return [_tick_bytes(value) for value in values]
+        return [bytes_text(value) for value in values]
 
 
 class ClockAxis(_Axis):
@@ -89,15 +88,15 @@ class ClockAxis(_Axis):
 
     def step(self, at_least: float) -> float:
         """A step a clock face has."""
-        return next((float(s) for s in CLOCK_STEPS_S if s >= at_least), math.ceil(at_least / 86400) * 86400.0)
+        return clock_step(at_least)
 
     def origin(self) -> float:
         """Local time, so that ticks fall on full minutes and hours of the wall clock."""
-        return self.epoch_s + _utc_offset_s(self.epoch_s)
+        return local_origin(self.epoch_s)
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002
         """pyqtgraph asks how the ticks are written."""
-        return [format_clock(value + self.epoch_s, seconds=spacing < 60) for value in values]
+        return [clock_text(value + self.epoch_s, spacing) for value in values]
 
 
 class TokensAxis(_Axis):
@@ -110,20 +109,8 @@ class TokensAxis(_Axis):
 
     def step(self, at_least: float) -> float:
         """The next power of two, at least 256."""
-        return max(256.0, 2.0 ** math.ceil(math.log2(at_least)))
+        return power_of_two_step(at_least, 256)
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002
         """pyqtgraph asks how the ticks are written."""
         return [short_tokens(round(value)) for value in values]
-
-
-def _utc_offset_s(time_s: float) -> float:
-    offset = dt.datetime.fromtimestamp(max(0.0, time_s), dt.UTC).astimezone().utcoffset()
-    return offset.total_seconds() if offset else 0.0
-
-
-def _tick_bytes(value: float) -> str:
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if abs(value) >= unit:
-            return f"{value / unit:.4g} {name}"
-    return "0"

@@ -12,6 +12,7 @@ from PySide6.QtGui import QBrush, QColor, QPainter, QPen, QPolygonF
 
 from kvdesk.ui.memory.chart_history import Columns
 from kvdesk.ui.memory.composition import LAYERS
+from kvdesk.ui.memory.series import known_runs
 
 
 class Stack(pg.GraphicsObject):
@@ -40,14 +41,14 @@ class Stack(pg.GraphicsObject):
         self._areas, self._lines = [], []
         if capacity is not None:
             others = high["others"]
-            for part in _known_runs(others):
+            for part in known_runs(others):
                 top = np.full(len(x[part]), capacity)
                 self._areas.append(("others", _area(x[part], capacity - others[part], top)))
         below = np.zeros(len(x), np.float32)
         for name in LAYERS:
             top = high[name]
             if np.nanmax(top - below, initial=0.0) > 0:
-                self._areas += [(name, _area(x[part], below[part], top[part])) for part in _known_runs(top)]
+                self._areas += [(name, _area(x[part], below[part], top[part])) for part in known_runs(top)]
             below = top
         for line, series in (
             ("total", LAYERS[-1]),
@@ -55,7 +56,7 @@ class Stack(pg.GraphicsObject):
             ("oom_line", "oom_line"),
             ("predicted", "predicted"),
         ):
-            runs = _known_runs(high[series])
+            runs = known_runs(high[series])
             self._lines += [(line, _line(x[part], low[series][part], high[series][part])) for part in runs]
         self.prepareGeometryChange()
         self._bounds = QRectF(float(x[0]), 0.0, max(1e-9, float(x[-1] - x[0])), max(height, capacity or 0.0))
@@ -131,16 +132,6 @@ def _line(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
     if np.shares_memory(low, high):  # few rows: they are drawn as they are
         return pg.functions.arrayToQPolygonF(x, high.astype(np.float64))
     return pg.functions.arrayToQPolygonF(np.repeat(x, 2), np.column_stack([low, high]).ravel().astype(np.float64))
-
-
-def _known_runs(values: np.ndarray) -> list[slice]:
-    """The stretches without NaN."""
-    unknown = np.isnan(values)
-    if not unknown.any():
-        return [slice(None)]
-    known = np.concatenate([[False], ~unknown, [False]])
-    edges = np.flatnonzero(known[1:] != known[:-1])
-    return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def greatest(values: np.ndarray) -> float | None:

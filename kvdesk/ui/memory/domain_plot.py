@@ -22,6 +22,7 @@ from kvdesk.ui.memory.chart_items import EventMarks, Stack, cosmetic_pen, greate
 from kvdesk.ui.memory.composition import LAYERS, Parts
 from kvdesk.ui.memory.legend import part_color
 from kvdesk.ui.memory.plot_widget import PlotWidget
+from kvdesk.ui.memory.series import SERIES, row_of
 from kvdesk.ui.numbers import format_bytes
 from kvdesk.ui.theme import Theme, mix
 
@@ -29,8 +30,6 @@ RECENT_S = 600.0
 SHORTEST_S = 5.0
 SHORTEST_FOLLOWED_S = 60.0
 """A young session fills the chart: it starts with a minute and widens to the ten."""
-SERIES = (*LAYERS, "others", "ceiling", "oom_line", "predicted", "capacity")
-"""What a row holds: for each layer the height of its top edge (all below included), then single values."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +39,6 @@ class Moment:
     time_s: float
     values: dict[str, float | None]
     event: ChartEvent | None = None
-
-
-def row_of(
-    reading: DomainReading, parts: Parts | None, predicted_bytes: int | None, margin_bytes: int
-) -> list[float | None]:
-    """A row of SERIES for one reading."""
-    tops: list[float | None] = [None] * len(LAYERS)
-    if parts is not None:
-        tops = list(np.cumsum([getattr(parts, name) for name in LAYERS]))
-    return [
-        *tops,
-        reading.others_bytes,
-        reading.ceiling_bytes,
-        reading.oom_line(margin_bytes),
-        predicted_bytes,
-        reading.capacity_bytes,
-    ]
 
 
 def area_colors(theme: Theme) -> dict[str, str]:
