@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 HISTORY_KEPT = 200
 
-PROCESS_BYTES = 49 * MIB
-"""An engine process without a model: Python, our code, llama.cpp's libraries (Linux: 48 MiB before, 50 after a two-layer
-model was loaded)."""
+PROCESS_BYTES = 52 * MIB
+"""An engine process without a model: Python, our code, llama.cpp's libraries (Linux: 49 MiB before, 52 after a two-layer
+model answered)."""
 TOKEN_BYTES = 150
 """llama.cpp's vocabulary per token (150 with 32,000 tokens, 160 with the starter's 262,144, 170 with 131,072)."""
 MERGE_BYTES = 130

@@ -6,6 +6,7 @@ its middle; what fits is confirmed by the caller with a dry run of its own.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 
@@ -32,7 +33,7 @@ class CostLine:
         known = {-(-bend // step) * step for bend in bends}
         corners = sorted({self.lowest, self.highest, *(n for n in known if self.lowest < n < self.highest)})
         self._known: dict[int, Price] = {n: price(n) for n in corners}
-        for start, end in zip(corners, corners[1:], strict=False):
+        for start, end in itertools.pairwise(corners):
             self._refine(start, end)
         self._lengths = sorted(self._known)
 
