@@ -138,3 +138,22 @@ def test_between_points_the_price_is_in_proportion():
     assert bytes_at(curve, 1024 + 512) == pytest.approx(2 * GIB + 1536 * 96 * 1024)
     assert bytes_at(curve, 10**9) == curve.points[-1].device_bytes
     assert bytes_at(curve, 0) == curve.points[0].device_bytes
+
+
+def test_a_late_answer_does_not_pull_the_dot_from_the_users_hand(drawn, qtbot):
+    heard = []
+    drawn.n_ctx_dragged.connect(heard.append)
+    drawn.n_ctx_dragged.connect(lambda _: drawn.show_setting(32_768))
+    qtbot.keyPress(drawn.plot, Qt.Key.Key_Right)
+    qtbot.keyPress(drawn.plot, Qt.Key.Key_Right)
+    qtbot.keyRelease(drawn.plot, Qt.Key.Key_Right)
+    assert heard == [33_024, 33_280]
+    drawn.show_setting(8192)
+    assert drawn.row_texts()[0][1] == "At 8,192"
+
+
+def test_new_prices_leave_the_users_zoom_alone(drawn):
+    drawn.plot.setXRange(0, 20_000, padding=0)
+    drawn.show_curves(pictures.curves(), "q8_0", "q8_0")
+    (_, right), _ = drawn.plot.getViewBox().viewRange()
+    assert right == pytest.approx(20_000)

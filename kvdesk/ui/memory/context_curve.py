@@ -65,7 +65,9 @@ class ContextCurve(QWidget):
         self._refresh()
 
     def show_setting(self, n_ctx: int) -> None:
-        """The Context Length as it is set."""
+        """The Context Length as it is set; while the user moves the dot, the dot's place goes before."""
+        if self._plot is not None and self._plot.is_moving:
+            return
         self._n_ctx = n_ctx
         if self._plot is not None:
             self._plot.show_setting(n_ctx)

@@ -39,6 +39,7 @@ class CurvePlot(PlotWidget):
         self._n_ctx = 0
         self._used: int | None = None
         self._key_moved = False
+        self._shown = 0
         self.setAccessibleName(self.tr("Memory against context length"))
         self.setAccessibleDescription(self.tr("Left and Right change the context length by 256, Page keys by 4,096"))
         self._tokens_axis.setHeight(20)
@@ -77,10 +78,15 @@ class CurvePlot(PlotWidget):
         self._place()
 
     def show_setting(self, n_ctx: int) -> None:
-        """Put the dot at ``n_ctx``, unless it is being dragged."""
-        if not self._dot.is_dragged:
+        """Put the dot at ``n_ctx``, unless it is being moved."""
+        if not self.is_moving:
             self._n_ctx = n_ctx
             self._place()
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the user has the dot in hand: answers to earlier places must not pull it back."""
+        return self._dot.is_dragged or self._key_moved
 
     def show_tokens_in_use(self, n_tokens: int | None) -> None:
         """Mark how far the conversation reaches."""
@@ -128,8 +134,8 @@ class CurvePlot(PlotWidget):
         """Letting go of the key chooses."""
         super().keyReleaseEvent(event)
         if self._key_moved and not event.isAutoRepeat():
-            self._key_moved = False
             self.n_ctx_chosen.emit(self._n_ctx)
+            self._key_moved = False
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -163,7 +169,10 @@ class CurvePlot(PlotWidget):
         shown = last if fits > last / 6 or line is None else min(last, max(3 * fits, 2 * self._n_ctx, 16 * STEP))
         box = self.getViewBox()
         box.setLimits(xMin=0, xMax=last * 1.02, minXRange=STEP * 8)
-        box.setRange(xRange=(0, shown * 1.02), yRange=(0, top * 1.1), padding=0)
+        box.setYRange(0, top * 1.1, padding=0)
+        if shown != self._shown:  # else the user's own zoom stays
+            self._shown = shown
+            box.setXRange(0, shown * 1.02, padding=0)
 
     def _line_bytes(self) -> int | None:
         return self._curves[self._chosen].oom_line_bytes if self._curves else None

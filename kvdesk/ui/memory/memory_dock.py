@@ -115,7 +115,8 @@ class MemoryDock(QWidget):
             self._kv_gauge.show_kv(self._kv, self._n_ctx_limit, self._full_kv_bytes)
 
     def show_comparison(self, plan: MemoryPlan, comparison: Comparison, history: Sequence[Comparison] = ()) -> None:
-        """After a load: ``plan`` for just the context that was made, held against the measurement; all loads so far."""
+        """After a load: what was predicted for just the context that was made against what was measured; ``plan`` of the
+        same model knows the domains. ``history`` are all loads so far."""
         self._table.show_loaded(plan, comparison)
         self._table.show_history(history)
 

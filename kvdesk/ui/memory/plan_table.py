@@ -88,7 +88,8 @@ class PlanTable(QWidget):
         self._refresh()
 
     def show_loaded(self, plan: MemoryPlan | None, comparison: Comparison | None) -> None:
-        """What was loaded, as it was predicted (``plan`` for just that context) and as it was measured."""
+        """What was loaded: ``comparison`` of prediction and measurement for just the context that was made; ``plan`` of
+        the same model knows the domains."""
         was_loaded = self._loaded is not None
         self._loaded = (plan, comparison) if plan is not None and comparison is not None else None
         if self._loaded is None and self._views["loaded"].isChecked():
@@ -176,13 +177,11 @@ class PlanTable(QWidget):
             titles.append(self.tr("vs. loaded"))
         groups = []
         for device in plan.devices:
-            loaded = self._loaded[0].device(device.name) if self._loaded else None
             rows = []
             for name, value, words in self._component_rows(device):
                 cells = [format_bytes(value)]
                 if self._loaded:
-                    before = _component(loaded, name) if loaded else 0
-                    cells.append(_difference_words(None if value is None or before is None else value - before))
+                    cells.append(_difference_words(_difference(device, name, self._loaded[1])))
                 rows.append(self._row(plan, device, name, words, cells, format_exact_bytes(value)))
             groups.append(Group(_domain_words(device), rows + self._line_rows(plan, device)))
         self._fill(titles, groups)
@@ -190,7 +189,7 @@ class PlanTable(QWidget):
     def _show_as_loaded(self, plan: MemoryPlan, comparison: Comparison) -> None:
         self._say_source(
             self.tr("With {0} cells allocated, measured at {1}.").format(
-                format_tokens(plan.n_ctx), format_clock(comparison.time_s)
+                format_tokens(comparison.n_ctx), format_clock(comparison.time_s)
             )
         )
         groups = []
@@ -306,6 +305,23 @@ def _component(device: DevicePlan, name: str) -> int | None:
     if name == "weights":
         return device.weights_anonymous_bytes
     return getattr(device, f"{name}_bytes")
+
+
+def _difference(device: DevicePlan, name: str, loaded: Comparison) -> int | None:
+    """What component ``name`` of the plan takes more than what was predicted for the load; None: not comparable."""
+    if name == "weights" and device.weights_mapped_bytes:
+        return None  # told with the mapped ones: a comparison knows all weights together
+    if name in ("weights", "weights_mapped"):
+        name, now = "weights", device.weights_bytes
+    elif name == "resident" or (name == "total" and device.total_bytes == device.resident_bytes):
+        name, now = "total", device.resident_bytes
+    elif name == "total":
+        return None
+    else:
+        now = _component(device, name)
+    row = loaded.row(device.name, name)
+    before = row.predicted_bytes if row else 0
+    return None if now is None or before is None else now - before
 
 
 def _domain_words(device: DevicePlan) -> str:
