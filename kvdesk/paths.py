@@ -55,6 +55,13 @@ def sessions_dir() -> Path:
     return path
 
 
+def snapshots_dir() -> Path:
+    """KV caches of conversations; made when absent."""
+    path = data_dir() / "snapshots"
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def fallback_file() -> Path:
     """What this machine's CPU could not do (backend/fallback.py)."""
     return data_dir() / "fallback.json"

@@ -101,11 +101,16 @@ class Engine:
     """One engine process at a time. All methods return at once unless they say otherwise; any thread."""
 
     def __init__(
-        self, on_event: Callable[[EngineEvent], None], log_dir: Path, environment: dict[str, str] | None = None
+        self,
+        on_event: Callable[[EngineEvent], None],
+        log_dir: Path,
+        snapshots: m.SnapshotPlace | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
-        """``environment`` is set in the child before it loads llama.cpp (CUDA_VISIBLE_DEVICES, GGML_*)."""
+        """``snapshots``: where the cells of conversations are kept, None for nowhere. ``environment`` is set in the child before it loads llama.cpp (CUDA_VISIBLE_DEVICES, GGML_*)."""
         self._on_event = on_event
         self._log_dir = log_dir
+        self._snapshots = snapshots
         self._environment = environment or {}
         self._wishes: queue.SimpleQueue[m.Command | None] = queue.SimpleQueue()
         self._wake_out, self._wake_in = multiprocessing.Pipe(duplex=False)
@@ -142,7 +147,7 @@ class Engine:
 
     def load(self, path: Path, settings: EngineSettings) -> None:
         """Load a model; starts the process when there is none. Ends in Loaded, Failed or Died."""
-        self._wish(m.Load(str(path), settings))
+        self._wish(m.Load(str(path), settings, self._snapshots))
 
     def send(self, command: m.Command) -> None:
         """Any other command. One that makes no sense in the present state is answered with Failed by the worker."""

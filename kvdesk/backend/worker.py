@@ -23,11 +23,14 @@ from kvdesk.backend.settings import ContextSettings
 from kvdesk.errors import ContextFailed, EngineError, KvdeskError, PromptTooLong
 
 if TYPE_CHECKING:
+    from kvdesk.backend.llama.keeper import Keeper
     from kvdesk.backend.llama.library import AbortFlag
     from kvdesk.backend.llama.model import Model
     from kvdesk.backend.llama.prompt import Prompt
     from kvdesk.backend.llama.session import Session
 
+IDLE_S = 5.0
+"""After this long without a command the open conversation's cells are kept: what a crash later can cost."""
 PROGRESS_STEP = 0.01
 """Load progress goes up in steps of one percent."""
 
@@ -62,6 +65,7 @@ class Worker:
         self._model: Model | None = None
         self._prompt: Prompt | None = None
         self._session: Session | None = None
+        self._keeper: Keeper | None = None
         self._request_id = 0
         self._abort: AbortFlag
 
@@ -74,7 +78,11 @@ class Worker:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         self._send(m.Started(os.getpid(), library.devices(), library.system_info(), library.has_rpc()))
         while True:
-            command = self._inbox.get()
+            try:
+                command = self._inbox.get(timeout=IDLE_S)
+            except queue.Empty:
+                self._keep()
+                continue
             if isinstance(command, m.Shutdown):
                 self._unload()
                 return
@@ -127,7 +135,9 @@ class Worker:
             )
         except Exception as error:  # noqa: BLE001 - a bug of ours must not take the conversation's cells with it
             traceback.print_exc()
-            sentence = f"The engine failed in an unforeseen way ({type(error).__name__}: {error}); its log has the details."
+            sentence = (
+                f"The engine failed in an unforeseen way ({type(error).__name__}: {error}); its log has the details."
+            )
             self._send(m.Failed("EngineError", sentence, request_id, model_kept=self._session is not None))
 
     def _run(self, command: m.Command) -> None:
@@ -150,6 +160,7 @@ class Worker:
 
     def _load(self, command: m.Load) -> None:
         from kvdesk.backend.llama import library
+        from kvdesk.backend.llama.keeper import Keeper
         from kvdesk.backend.llama.model import Model, check_accepted
         from kvdesk.backend.llama.prompt import Prompt
         from kvdesk.backend.llama.session import Session
@@ -181,6 +192,8 @@ class Worker:
         with self._vocabulary:
             self._prompt = Prompt(model)
         self._session = session
+        if command.snapshots:
+            self._keeper = Keeper(command.snapshots, file.part_paths)
         session.on_grown = lambda step: self._send(m.Grown(step, session.facts("moved", step.ms)))
         session.on_changed = lambda: self._send(m.ContextMade(session.facts("converted")))
         self._send(m.Warming())
@@ -189,7 +202,14 @@ class Worker:
         elapsed_ms = (time.monotonic() - started) * 1000
         self._send(m.Loaded(facts, session.facts(), elapsed_ms, library.devices()))
 
+    def _keep(self) -> None:
+        """Save the open conversation's cells, if there is a place for them."""
+        if self._keeper and self._session:
+            self._keeper.keep(self._session)
+
     def _unload(self) -> None:
+        self._keep()
+        self._keeper = None
         if self._session:
             self._session.close()
         with self._vocabulary:
@@ -220,7 +240,7 @@ class Worker:
 
         session, prompt = self._ready()
         self._request_id = command.request_id
-        Turn(session, prompt, command, self._send, self._ask_growth).run()
+        Turn(session, prompt, self._keeper, command, self._send, self._ask_growth).run()
 
     def _ask_growth(self, at_tokens: int, from_cells: int, to_cells: int, failed: str) -> m.GrowAnswer:
         """Ask the app whether the context may grow and wait for its word; a stop is a no."""

@@ -19,11 +19,12 @@ E = TypeVar("E")
 class Desk:
     """One engine; ``until`` takes events up to the wanted one and answers growth with ``growth``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, snapshots: Path | None = None) -> None:
         self.events: queue.SimpleQueue[EngineEvent] = queue.SimpleQueue()
         self.seen: list[EngineEvent] = []
         self.growth: Any = lambda wanted: m.GrowAnswer("stop" if wanted.failed else "grow")
-        self.engine = Engine(self.events.put, folder)
+        place = m.SnapshotPlace(str(snapshots), 100_000_000) if snapshots else None
+        self.engine = Engine(self.events.put, folder, place)
         self._requests = 0
 
     def __enter__(self) -> Self:

@@ -7,6 +7,7 @@ rules but learned from two states of the same few tokens, and anything that does
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,17 +36,17 @@ from kvdesk.backend.llama.library import ggml
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-_CHUNK_VALUES = 1 << 20
-"""Values turned at once: 4 MiB of floats, which stay in the processor's cache."""
+_CHUNK_VALUES = 1 << 18
+"""Values turned at once: 1 MiB of floats, which stays in the processor's cache."""
 
-_THREADS = 4
-"""More would only wait for memory."""
+_THREADS = min(4, os.cpu_count() or 1)
+"""More would only wait for memory. numpy's own threads get in their way: OPENBLAS_NUM_THREADS=1 halves the work."""
 
 _ROTATIONS_FROM, _ROTATIONS_TO = 64, 1024
 """Sizes of Walsh-Hadamard matrices that llama.cpp may use (llama-kv-cache.cpp, attn_rot_hadamard)."""
 
 _CLEAR_MATCH = 0.5
-"""Largest relative error that still counts as the same vector; unrelated rotations differ by about 1.4."""
+"""Largest relative error at which vectors still count as the same; under another rotation they differ by 1.0 to 1.6."""
 
 
 def convert_state(state: State, template: State, source_template: State | None = None) -> bytearray:
@@ -156,12 +157,18 @@ def _rotation(samples: _Samples, references: tuple[CacheTensor, ...], targets: t
         )
         for ours, theirs in zip(references, targets, strict=True)
     ]
-    errors = {size: _median_error(pairs, size) for size in _possible_rotations(references)}
-    best = min(errors, key=lambda size: errors[size])
-    others = [error for size, error in errors.items() if size != best]
-    if not errors[best] < _CLEAR_MATCH or any(error < 2 * errors[best] for error in others):
+    sizes = _possible_rotations(references)
+    errors = np.array(
+        [[_error(ours, theirs, size) for ours, theirs in pairs if ours.any() or theirs.any()] for size in sizes]
+    )
+    if not errors.size:
+        return 0  # nothing is in any layer: a V that the model does not use
+    best = int(errors.min(axis=1).argmin())
+    others = np.delete(errors, best, axis=0)
+    # The first layers tell: the deeper one is, the more a coarser cache before it has changed what it holds
+    if errors[best].min() > _CLEAR_MATCH or bool((others <= errors[best]).any()):
         raise CannotConvert("the templates do not hold the same vectors")
-    return best
+    return sizes[best]
 
 
 def _places(samples: _Samples) -> tuple[list[int], list[int]]:
@@ -182,14 +189,10 @@ def _possible_rotations(tensors: tuple[CacheTensor, ...]) -> list[int]:
     return sizes
 
 
-def _median_error(pairs: list[tuple[Floats, Floats]], rotation: int) -> float:
-    """Relative distance of the rotated references from the templates, the median over layers with anything in them."""
-    errors = [
-        float(np.linalg.norm(_rotated(ours, rotation) - theirs) / np.linalg.norm(theirs))
-        for ours, theirs in pairs
-        if np.linalg.norm(theirs) > 0
-    ]
-    return float(np.median(errors)) if errors else float("inf")
+def _error(ours: Floats, theirs: Floats, rotation: int) -> float:
+    """Relative distance of ``ours``, rotated, from ``theirs``."""
+    distance = np.linalg.norm(_rotated(ours, rotation) - theirs)
+    return float(distance / max(np.linalg.norm(ours), np.linalg.norm(theirs)))
 
 
 # --- doing it --------------------------------------------------------------------------------------------------
@@ -312,6 +315,12 @@ class _TypeTraits(ctypes.Structure):
     )
 
 
+class _CpuTypeTraits(ctypes.Structure):
+    """The part of struct ggml_type_traits_cpu (ggml-cpu.h) that is used here."""
+
+    _fields_ = (("from_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),)
+
+
 @cache
 def _traits(type_id: int) -> Any:
     """ggml's own conversions for a type, once its description has proved to be laid out as we read it."""
@@ -325,6 +334,28 @@ def _traits(type_id: int) -> Any:
     ):
         raise CannotConvert(f"ggml describes {ours.name} differently")
     return traits
+
+
+@cache
+def _from_float(type_id: int) -> Any:
+    """What turns floats into a type: the CPU backend's own, which is several times as fast and rounds as decoding does,
+    where the library has it and it agrees with ggml's reference; else the reference.
+    """
+    reference = _traits(type_id).from_float_ref
+    try:
+        get = ggml.ggml_get_type_traits_cpu
+    except AttributeError:  # a build that loads its backends when it runs
+        return reference
+    get.restype, get.argtypes = ctypes.POINTER(_CpuTypeTraits), [ctypes.c_int]
+    fast = get(type_id).contents.from_float
+    floats = np.sin(np.arange(1024, dtype=np.float32))
+    rows = [np.zeros(CACHE_TYPES[type_id].row_bytes(floats.size), np.uint8) for _ in range(2)]
+    for convert, row in zip((reference, fast), rows, strict=True):
+        if convert:
+            convert(floats.ctypes.data, row.ctypes.data, floats.size)
+    tensor = CacheTensor(CACHE_TYPES[type_id], floats.size, 0)
+    expected, got = (_to_floats(row.reshape(1, -1), tensor) for row in rows)
+    return fast if np.abs(got - expected).max() <= np.abs(expected - floats).max() else reference
 
 
 def _to_floats(rows: Bytes, tensor: CacheTensor) -> Floats:
@@ -344,5 +375,5 @@ def _from_floats(floats: Floats, cache_type: CacheType) -> Bytes:
         return np.ascontiguousarray(floats).view(np.uint8)
     floats = np.ascontiguousarray(floats)
     rows = np.empty((cells, cache_type.row_bytes(n_values)), np.uint8)
-    _traits(cache_type.id).from_float_ref(floats.ctypes.data, rows.ctypes.data, floats.size)
+    _from_float(cache_type.id)(floats.ctypes.data, rows.ctypes.data, floats.size)
     return rows

@@ -36,7 +36,7 @@ _CELL_EXTENSION_BYTES = 12
 """llama_kv_cell_ext: 2D position and token, between n_seq_id and seq_id; M-RoPE and PLE models only."""
 
 
-class CannotConvert(Exception):  # noqa: N818 - not a fault: the tokens are read again instead
+class CannotConvert(Exception):
     """The state holds something that is not understood well enough to rewrite it: read the tokens again."""
 
 
@@ -256,7 +256,7 @@ def stored_cells(
 # --- parsing ---------------------------------------------------------------------------------------------------
 
 
-class _Misfit(Exception):  # noqa: N818 - the next reading is tried
+class _Misfit(Exception):
     """These bytes are not what was tried."""
 
 

@@ -101,8 +101,13 @@ def probe_state(ctx: Any, tokens: Sequence[int], partial: bool = False) -> memor
     """
     memory = lib.llama_get_memory(ctx)
     lib.llama_memory_clear(memory, True)
-    array = (lib.llama_token * len(tokens))(*tokens)
-    status = lib.llama_decode(ctx, lib.llama_batch_get_one(array, len(tokens)))
+    batch = lib.llama_batch_init(len(tokens), 0, 1)
+    batch.n_tokens = len(tokens)
+    for i, token in enumerate(tokens):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, i, 1, 0
+        batch.logits[i] = 0  # no logits are wanted, and with a large vocabulary they are most of the work
+    status = lib.llama_decode(ctx, batch)
+    lib.llama_batch_free(batch)
     if status:
         raise EngineError(f"llama.cpp could not decode a probe: status {status}.")
     state = _save(ctx, PARTIAL_ONLY if partial else 0)

@@ -10,16 +10,20 @@ import ctypes
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
+import llama_cpp.llama_cpp as bindings
 
 from kvdesk.backend.messages import Device
+from kvdesk.backend.settings import ContextSettings
 from kvdesk.errors import EngineError
 
-ggml: Any = lib._lib  # pyright: ignore[reportPrivateUsage]
+lib: Any = bindings
+"""llama.cpp's functions and structures; the bindings' own type hints are narrower than what ctypes takes."""
+
+ggml: Any = lib._lib
 """ctypes handle that also finds ggml's symbols (dlsym looks into llama's dependencies)."""
 
 GGML_TYPES: dict[str, int] = {
@@ -79,7 +83,7 @@ class Log:
                 capture.append(line)
 
     @contextmanager
-    def captured(self) -> Iterator[list[str]]:
+    def captured(self) -> Generator[list[str], None, None]:
         """The lines logged inside the block."""
         lines: list[str] = []
         self._captures.append(lines)
@@ -112,6 +116,12 @@ def lib_version() -> str:
     return llama_cpp.__version__
 
 
+def state_layout(settings: ContextSettings) -> str:
+    """What else than cache types and flash attention decides whether saved cells fit a context."""
+    rotated = os.environ.get("LLAMA_ATTN_ROT_DISABLE", "0")
+    return f"swa_full={int(settings.swa_full)} rot={rotated}"
+
+
 def system_info() -> str:
     """CPU features and backends, as llama.cpp prints them."""
     return lib.llama_print_system_info().decode("utf-8", "replace")
@@ -123,7 +133,7 @@ def device_name(dev: int) -> str:
 
 
 def device_kind(dev: int) -> str:
-    """"cpu", "gpu", "igpu", "accel" or "rpc"."""
+    """ "cpu", "gpu", "igpu", "accel" or "rpc"."""
     if _reg_name(_dev_reg(dev)) == b"RPC":
         return "rpc"
     return _DEVICE_KINDS.get(_dev_type(dev), "gpu")

@@ -25,6 +25,7 @@ class Prompt:
         self._model = model
         self._template = None
         self.problem = ""
+        self._wants_bos = bool(lib.llama_vocab_get_add_bos(model.vocab)) and lib.llama_vocab_bos(model.vocab) >= 0
         source = model.chat_template()
         if source:
             self._use_template(source)
@@ -55,7 +56,8 @@ class Prompt:
         return self.tokenize(text, contents)
 
     def text(self, turns: Sequence[ChatTurn], *, continue_last: bool = False) -> tuple[str, dict[str, str]]:
-        """The prompt as text, and what each mark in it stands for (contents that hold special tokens as text)."""
+        """The prompt as text without the start token, and what each mark in it stands for (contents that hold special
+        tokens as text)."""
         contents: dict[str, str] = {}
         marked: list[ChatTurn] = []
         for turn in turns:
@@ -69,6 +71,8 @@ class Prompt:
         rendered = self._render_dialogue(marked) if self._template is None else self._render_chat(marked)
         if unfinished:
             rendered += (" " if self.is_dialogue else "") + unfinished
+        if self._wants_bos:
+            rendered = rendered.removeprefix(self._special("bos"))
         return rendered, contents
 
     def _has_special(self, content: str) -> bool:
@@ -78,11 +82,7 @@ class Prompt:
     def tokenize(self, text: str, contents: dict[str, str]) -> list[int]:
         """Template text with its special tokens, contents without. The start token comes first, once, if the vocabulary
         wants one; an end token never does: a prompt is an open text."""
-        bos = self._special("bos")
-        tokens: list[int] = []
-        if bos and lib.llama_vocab_get_add_bos(self._model.vocab):
-            tokens.append(lib.llama_vocab_bos(self._model.vocab))
-            text = text.removeprefix(bos)
+        tokens: list[int] = [lib.llama_vocab_bos(self._model.vocab)] if self._wants_bos else []
         for mark, content in contents.items():
             before, _, text = text.partition(mark)
             tokens += self._model.tokenize(before, add_special=False, parse_special=True)

@@ -149,6 +149,15 @@ class Session:
         self.checkpoints.clear()
         self.text = None
 
+    def take(self, tokens: Sequence[int]) -> None:
+        """The cells have been filled with those of ``tokens``, read in an earlier life of the conversation."""
+        self.tokens = list(tokens)
+        self.known = list(tokens)
+        self.checkpoints.clear()
+        start = tuple(tokens[:1]) == (lib.llama_vocab_bos(self.model.vocab),)
+        text = self.model.text(tokens[1:] if start else tokens)
+        self.text = text if self.model.joins_cleanly else text.removeprefix(" ")
+
     def start_conversation(self, conversation_id: str) -> None:
         """From now on the cells belong to ``conversation_id``; nothing of another one counts as known."""
         if conversation_id != self.conversation_id:

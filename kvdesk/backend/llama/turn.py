@@ -6,6 +6,7 @@ import codecs
 import time
 from collections.abc import Callable, Sequence
 
+from kvdesk.backend.llama.keeper import Keeper
 from kvdesk.backend.llama.prompt import Prompt
 from kvdesk.backend.llama.sampler import Sampler
 from kvdesk.backend.llama.session import Cancelled, ContextFull, GrowQuestion, Session, common_prefix
@@ -66,8 +67,15 @@ class Turn:
     """Runs one Generate command. ``send`` takes events, ``ask`` decides on growth."""
 
     def __init__(
-        self, session: Session, prompt: Prompt, request: Generate, send: Callable[[Event], None], ask: GrowQuestion
+        self,
+        session: Session,
+        prompt: Prompt,
+        keeper: Keeper | None,
+        request: Generate,
+        send: Callable[[Event], None],
+        ask: GrowQuestion,
     ) -> None:
+        self._keeper = keeper
         self._session = session
         self._prompt = prompt
         self._request = request
@@ -87,7 +95,12 @@ class Turn:
         """
         session, request = self._session, self._request
         turns, tokens = self._fitting_prompt()
-        session.start_conversation(request.conversation_id)
+        if request.conversation_id != session.conversation_id:
+            if self._keeper:
+                self._keeper.keep(session)
+            session.start_conversation(request.conversation_id)
+            if self._keeper and self._keeper.bring_back(session, request.conversation_id, tokens, self._ask):
+                tokens = self._tokens(turns)
         session.n_keep = self._kept_prefix(turns, tokens)
         session.on_forgotten = lambda n: self._send(Forgot(request.request_id, 0, n))
         known = common_prefix(session.known, tokens)

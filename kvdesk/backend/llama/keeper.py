@@ -1,0 +1,70 @@
+"""Keeps the cells of conversations on disk when they leave the context and brings them back. Engine process only.
+
+What a file looks like and which ones go is snapshots.py's. Nothing here fails loudly: tokens can always be read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvdesk.backend.llama import library
+from kvdesk.backend.llama.kv_transfer import restore_sequence, save_sequence
+from kvdesk.backend.llama.session import ContextFull, GrowQuestion, Session, common_prefix
+from kvdesk.backend.messages import SnapshotPlace
+from kvdesk.backend.snapshots import SnapshotKey, SnapshotStore, model_identity
+from kvdesk.errors import EngineError
+
+MIN_TOKENS = 32
+"""Fewer are read again faster than a file is opened."""
+
+
+class Keeper:
+    """The snapshots of one loaded model."""
+
+    def __init__(self, place: SnapshotPlace, model_parts: Sequence[Path]) -> None:
+        """Raises OSError when the model's file cannot be read."""
+        self._store = SnapshotStore(Path(place.folder), place.budget_bytes)
+        self._model_id = model_identity(*model_parts)
+        self._kept: tuple[SnapshotKey, list[int]] | None = None
+
+    def keep(self, session: Session) -> bool:
+        """Save the cells if they changed since they were kept last; True when something was written."""
+        key = self._key(session, session.conversation_id)
+        now = (key, list(session.tokens))
+        if not key.conversation_id or len(session.tokens) < MIN_TOKENS or now == self._kept:
+            return False
+        try:
+            written = self._store.save(key, session.tokens, save_sequence(session.context.ptr))
+        except EngineError:
+            return False
+        self._kept = now
+        return written
+
+    def bring_back(self, session: Session, conversation_id: str, prompt: Sequence[int], ask: GrowQuestion) -> int:
+        """Fill the cells with those kept for ``conversation_id`` if that spares more of ``prompt`` than what is there;
+        returns how many tokens came back."""
+        head = self._store.peek(conversation_id)
+        if not head or common_prefix(head.tokens, prompt) <= common_prefix(session.tokens, prompt):
+            return 0
+        snapshot = self._store.load(self._key(session, conversation_id))
+        if not snapshot or len(snapshot.tokens) >= session.limit:
+            return 0
+        session.forget()
+        try:
+            session.make_room(len(snapshot.tokens) + 1, ask)
+        except ContextFull:
+            return 0
+        if not restore_sequence(session.context.ptr, snapshot.state):
+            session.forget()
+            return 0
+        session.take(snapshot.tokens)
+        self._kept = (snapshot.key, list(snapshot.tokens))
+        return len(snapshot.tokens)
+
+    def _key(self, session: Session, conversation_id: str) -> SnapshotKey:
+        settings = session.settings
+        engine = f"{library.lib_version()} {library.state_layout(settings)}"
+        return SnapshotKey(
+            conversation_id, self._model_id, engine, settings.type_k, settings.type_v, session.context.flash_attn
+        )
