@@ -127,8 +127,8 @@ class CurvePlot(PlotWidget):
         if step is None or not last:
             super().keyPressEvent(event)
             return
-        self._move_to(self._n_ctx + step)
         self._key_moved = True
+        self._move_to(self._n_ctx + step)
 
     def keyReleaseEvent(self, event: QKeyEvent) -> None:
         """Letting go of the key chooses."""
