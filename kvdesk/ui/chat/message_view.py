@@ -135,13 +135,17 @@ class MessageView(QWidget):
             part = known.pop(wanted.key, None)
             if part is None:
                 part = wanted
-            elif part.segment is not wanted.segment and part.segment != wanted.segment:
-                self._update(part, wanted)
+            elif part.segment is not wanted.segment:
+                if part.segment != wanted.segment:
+                    self._update(part, wanted)
+                part.segment = wanted.segment
             parts.append(part)
         for part in known.values():
             _drop(part)
         self._parts = parts
         for part in parts:
+            if part.widget is None or part.segment is not None:
+                continue
             if isinstance(part.widget, MessageFooter | ReplyProgress):
                 part.widget.refresh()
                 part.widget.setVisible(not self._is_editing)

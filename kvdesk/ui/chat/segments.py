@@ -13,12 +13,12 @@ from enum import StrEnum
 
 from kvdesk.ui.chat.thinking import CLOSERS, ThinkingSplitter
 
-SOFT_LIMIT = 900
+SOFT_LIMIT = 700
 """Characters from which prose is cut at the next blank line."""
-LIST_LIMIT = 1500
+LIST_LIMIT = 1200
 """Characters from which a list is cut between two of its outermost items."""
-HARD_LIMIT = 3000
-"""Characters from which prose is cut anywhere: about 7 ms of parsing and layout in Qt."""
+HARD_LIMIT = 2400
+"""Characters from which prose is cut anywhere: about 6 ms of parsing and layout in Qt."""
 
 _FENCE = re.compile(r"^((?: *(?:[-*+]|\d{1,9}[.)]) +)*) *(`{3,}(?=[^`]*$)|~{3,})[ \t]*(.*)$")
 _MAYBE_FENCE = re.compile(r"^ *(?:(?:[-*+]|\d{1,9}[.)]) +)*(?:`{1,2}$|`{3,}[^`]*$|~{1,2}$|~{3,}.*$)")

@@ -24,6 +24,8 @@ from kvdesk.ui.theme import Theme
 
 FLUSH_MS = 33
 """How often streamed text is drawn, at most."""
+FLUSH_SHARE = 4
+"""On a slow machine, how many times as long as drawing took nothing is drawn."""
 NOTICES_HEIGHT = 240
 """Room for notices while there are no messages."""
 NO_LIMIT = 16_777_215
@@ -57,6 +59,7 @@ class Transcript(QWidget):
         self._theme = theme
         self._messages: dict[str, Row] = {}
         self._next_notice = 1
+        self._flush_took_ms = 0
         self._empty = EmptyView()
         self._empty.starter_chosen.connect(self.starter_chosen)
         self._column = MessageColumn(self._build)
@@ -68,7 +71,7 @@ class Transcript(QWidget):
         self._jump.setIcon(icon("arrow-down", theme))
         self._jump.hide()
         self._jump.clicked.connect(self.jump_to_latest)
-        lines = QVBoxLayout(self)
+        self._lines = lines = QVBoxLayout(self)
         lines.setContentsMargins(0, 0, 0, 0)
         lines.setSpacing(0)
         lines.addWidget(self._empty, 1)
@@ -130,7 +133,7 @@ class Transcript(QWidget):
         if state and text:
             state.append(text)
             if not self._flush_timer.isActive():
-                self._flush_timer.start(FLUSH_MS)
+                self._flush_timer.start(max(FLUSH_MS, FLUSH_SHARE * self._flush_took_ms))
 
     def show_prompt_progress(self, message_id: str, done: int, total: int) -> None:
         """``done`` of ``total`` prompt tokens are read."""
@@ -235,7 +238,9 @@ class Transcript(QWidget):
                     row.view.refresh()
                 row.width = 0
         self._column.arrange()
-        self.flushed.emit((time.perf_counter() - began) * 1000)
+        took_ms = (time.perf_counter() - began) * 1000
+        self._flush_took_ms = min(250, round(took_ms))
+        self.flushed.emit(took_ms)
 
     def _refresh(self, message_id: str) -> None:
         row = self._messages[message_id]
@@ -248,7 +253,7 @@ class Transcript(QWidget):
         self._empty.setVisible(not self._messages)
         self._column.setVisible(bool(self._column.rows))
         self._column.setMaximumHeight(NO_LIMIT if self._messages else NOTICES_HEIGHT)
-        self.layout().activate()  # or the column is laid out twice: for the size it had, and when Qt comes to it
+        self._lines.activate()  # or the column is laid out twice: for the size it had, and when Qt comes to it
         self._tell_views()
         if follow:
             self._column.follow()
