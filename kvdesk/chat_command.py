@@ -99,6 +99,8 @@ class _TerminalChat:
         from kvdesk import paths
         from kvdesk.backend.engine import Engine
         from kvdesk.backend.fallback import remembered
+        from kvdesk.backend.messages import SnapshotPlace
+        from kvdesk.backend.snapshots import DEFAULT_BUDGET_BYTES
         from kvdesk.terminal_record import TerminalRecord
 
         self._args = args
@@ -110,7 +112,8 @@ class _TerminalChat:
         self._record = TerminalRecord(
             args.overflow, lambda sentence: print(f"kvdesk chat: {sentence}", file=sys.stderr)
         )
-        self._engine = Engine(self._on_event, paths.log_dir())
+        place = SnapshotPlace(str(args.snapshot_dir.absolute()), DEFAULT_BUDGET_BYTES) if args.snapshot_dir else None
+        self._engine = Engine(self._on_event, paths.log_dir(), place)
 
     def __enter__(self) -> Self:
         return self

@@ -195,6 +195,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
     types[len(SPECIAL_TOKENS) : len(SPECIAL_TOKENS) + 256] = [gguf.TokenType.BYTE] * 256
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
+    writer.add_add_space_prefix(False)
     writer.add_token_list(tokens)
     writer.add_token_scores([-float(index) for index in range(n_vocab)])
     writer.add_token_types([int(kind) for kind in types])
