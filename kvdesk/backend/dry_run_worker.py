@@ -112,10 +112,16 @@ class _Helper:
         self._folder = tempfile.TemporaryDirectory(prefix="kvdesk-plan-", ignore_cleanup_errors=True)
         self._copy: Path | None = None
         self._models: OrderedDict[ModelSettings, PlannedModel] = OrderedDict()
+        self._stand_ins: dict[str, str] = {}
+        self._connected = False
 
     def answer(self, settings: EngineSettings) -> Answer:
+        from kvdesk.backend.llama.stand_in import renamed
+
         try:
-            return Answer(self._model(settings.model).footprint(settings.context))
+            self._connect()
+            footprint = self._model(settings.model).footprint(settings.context)
+            return Answer(renamed(footprint, self._stand_ins))
         except SettingsError as error:
             return Answer(refusal=str(error))
         except KvdeskError as error:
@@ -128,6 +134,22 @@ class _Helper:
         self._models.clear()
         self._folder.cleanup()
 
+    def _connect(self) -> None:
+        """Make every network worker a device of this process; one that is busy is replaced by a server in here."""
+        from kvdesk.backend.llama import library, stand_in
+
+        if self._connected:
+            return
+        library.start()
+        for endpoint in self._rpc_servers:
+            if stand_in.is_busy(endpoint):
+                address = stand_in.start()
+                self._stand_ins[address] = endpoint
+            else:
+                address = endpoint
+            library.add_rpc_server(address)
+        self._connected = True
+
     def _model(self, settings: ModelSettings) -> PlannedModel:
         model = self._models.get(settings)
         if model is None:
@@ -138,13 +160,9 @@ class _Helper:
         return model
 
     def _open(self, settings: ModelSettings) -> PlannedModel:
-        from kvdesk.backend.llama import library
         from kvdesk.backend.llama.header_copy import write_header_copies
         from kvdesk.backend.llama.planned import PlannedModel
 
-        library.start()
-        for endpoint in self._rpc_servers:
-            library.add_rpc_server(endpoint)
         subject = self._subject
         try:
             if self._copy is None:

@@ -79,7 +79,8 @@ class Pricer:
     def footprint(self, settings: EngineSettings) -> Footprint:
         """What ``settings`` would allocate: by dry run, or by arithmetic where llama.cpp cannot be asked.
 
-        Raises SettingsError, with the nearest possible settings, when llama.cpp refuses them or dies of them.
+        Raises SettingsError, with the nearest possible settings, when llama.cpp refuses them or dies of them, and
+        PlanError when a network worker cannot be reached.
         """
         self.check(settings)
         if self._failed:
@@ -91,6 +92,8 @@ class Pricer:
         except PlanError as error:
             if isinstance(error, HelperDiedError) and self._answers_plain(settings):
                 raise SettingsError(str(error), self._nearest(settings)) from error
+            if settings.model.rpc_servers:  # arithmetic knows nothing of other machines
+                raise
             log.warning("dry run of %s failed: %s", self.model.path, error)
             self._failed = f"{error} The figures are an estimate."
             return estimate(self.model, settings, (self._failed,))

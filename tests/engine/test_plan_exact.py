@@ -19,6 +19,7 @@ from kvdesk.backend.estimate import estimate
 from kvdesk.backend.messages import BufferKind
 from kvdesk.backend.model_file import read_model_file
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
+from kvdesk.errors import PlanError
 from tests.plan_reality import REPOSITORY, RealLoads, differences
 from tests.tiny_models import write_tiny
 
@@ -113,6 +114,28 @@ def test_layers_split_between_the_cpu_and_a_network_worker(
     assert differences(real, planned) == []
     assert bool(planned.bytes_on("RPC0", BufferKind.WEIGHTS)) is (n_gpu_layers != 0)
     assert bool(planned.bytes_on("CPU", BufferKind.KV)) is (n_gpu_layers != -1)
+
+
+def test_a_worker_in_use_is_planned_without_asking_it(folder: Path, worker: str) -> None:
+    path = write_tiny("gemma3", folder)
+    model = replace(MAPPED, n_gpu_layers=3, rpc_servers=(worker,))
+    settings = EngineSettings(model, ContextSettings(n_ctx=1024))
+    host, _, port = worker.partition(":")
+    with DryRun(read_model_file(path)) as dry_run:
+        free = dry_run.ask(settings)
+    with socket.create_connection((host, int(port))), DryRun(read_model_file(path)) as dry_run:
+        busy = dry_run.ask(settings)
+    assert busy.buffers == free.buffers
+    assert any(worker in warning for warning in busy.warnings)
+
+
+def test_a_worker_that_is_gone_is_a_sentence(folder: Path) -> None:
+    settings = EngineSettings(replace(MAPPED, rpc_servers=("127.0.0.1:1",)), ContextSettings(n_ctx=1024))
+    with (
+        DryRun(read_model_file(write_tiny("gemma3", folder))) as dry_run,
+        pytest.raises(PlanError, match=r"127\.0\.0\.1:1"),
+    ):
+        dry_run.ask(settings)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "gemma3n", "deepseek2", "mamba", "lfm2"])
