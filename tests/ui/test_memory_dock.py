@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PySide6.QtWidgets import QLabel, QTabWidget
 
+from kvdesk.backend.messages import BufferKind
 from kvdesk.ui.memory.chart_event import ChartEvent
 from kvdesk.ui.memory.context_curve import ContextCurve
 from kvdesk.ui.memory.gauges import KvGauge
@@ -119,3 +122,15 @@ def test_the_page_of_sizes_and_of_conversations(dock):
     assert table[0] == ["At once", "4k", "8k", "16k", "32k"]
     assert table[1] == ["1", "✓ 2.4 GiB", "✓ 2.8 GiB", "✓ 3.5 GiB", "✓ 5.0 GiB"]
     assert table[4] == ["8", "✓ 5.0 GiB", "✗ 8.0 GiB", "✗ 14.0 GiB", "✗ 26.0 GiB"]
+
+
+def test_weights_that_only_the_plan_names_are_not_taken_for_overhead(dock):
+    context = pictures.context(cells=4096)
+    of_the_context = tuple(b for b in context.buffers if b.kind is not BufferKind.WEIGHTS)
+    dock.show_context(replace(context, buffers=of_the_context))
+    dock.show_plan(pictures.plan(), pictures.model(), is_applied=True)
+    dock.add_sample(pictures.sample())
+    assert dock.live_chart.cards["RAM"].legend.value_text("weights_mapped") == "1.8 GiB"
+    dock.show_context(None)
+    dock.add_sample(pictures.sample(1.0))
+    assert dock.live_chart.cards["RAM"].legend.value_text("weights_mapped") == "0 MiB"

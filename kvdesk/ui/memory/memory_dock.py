@@ -8,7 +8,7 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
 from kvdesk.backend.calibration import Comparison
-from kvdesk.backend.messages import Buffer, ContextFacts, KvState
+from kvdesk.backend.messages import Buffer, BufferKind, ContextFacts, KvState
 from kvdesk.backend.model_file import ModelFile
 from kvdesk.backend.plan import Curve, MemoryPlan
 from kvdesk.backend.samples import Sample
@@ -34,6 +34,8 @@ class MemoryDock(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
+        self._context_buffers: tuple[Buffer, ...] = ()
+        self._planned_weights: tuple[Buffer, ...] = ()
         self._n_ctx_limit: int | None = None
         self._full_kv_bytes: int | None = None
         self._kv: KvState | None = None
@@ -83,13 +85,21 @@ class MemoryDock(QWidget):
     def show_context(self, context: ContextFacts | None) -> None:
         """The context that exists now (load, change, growth); None: nothing is loaded."""
         self._n_ctx_limit = context.n_ctx_limit if context else None
-        self._chart.show_buffers(context.buffers if context else ())
+        self._context_buffers = context.buffers if context else ()
+        self._show_buffers()
         if context is None:
             self._table.show_loaded(None, None)
         self.show_kv(context.kv if context else None)
 
     def show_expected_buffers(self, buffers: tuple[Buffer, ...]) -> None:
         """While a load runs: what it will hold (the plan's footprint), so that the growing memory has names already."""
+        self._chart.show_buffers(buffers)
+
+    def _show_buffers(self) -> None:
+        """The context's buffers; the plan, which is exact there, names the weights where the engine does not."""
+        buffers = self._context_buffers
+        if buffers and not any(buffer.kind is BufferKind.WEIGHTS for buffer in buffers):
+            buffers = (*buffers, *self._planned_weights)
         self._chart.show_buffers(buffers)
 
     def show_kv(self, kv: KvState | None) -> None:
@@ -110,6 +120,9 @@ class MemoryDock(QWidget):
         self._curve.show_setting(plan.n_ctx)
         self._chart.show_descriptions({device.name: device.description for device in plan.devices})
         if is_applied:
+            if plan.footprint is not None:
+                self._planned_weights = tuple(b for b in plan.footprint.buffers if b.kind is BufferKind.WEIGHTS)
+                self._show_buffers()
             self._full_kv_bytes = plan.kv.total_bytes
             self._chart.show_fit(plan.verdict.device, plan.max_n_ctx, model.n_ctx_train or None)
             self._kv_gauge.show_kv(self._kv, self._n_ctx_limit, self._full_kv_bytes)
