@@ -227,7 +227,7 @@ def model_identity(*parts: Path) -> str:
     return identity.hexdigest()
 
 
-class _Unusable(Exception):  # noqa: N818 - not a fault: the tokens are read again
+class _Unusable(Exception):
     """This file can never be used."""
 
 

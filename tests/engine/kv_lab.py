@@ -292,11 +292,11 @@ def convert(lab: Lab) -> Any:
     contexts = {
         kind: lab.context(1024, kind, n_outputs=n_next) for kind in NAMES if any(kind in pair for pair in pairs)
     }
-    for kind in contexts:
-        lab.read(contexts[kind], tokens[:n])
-        saved[kind] = bytes(lab.transfer.save_sequence(contexts[kind]))
-        following[kind] = lab.following(contexts[kind], tokens[n:])
-        probes[kind] = bytes(lab.transfer.probe_state(contexts[kind], tokens[:2]))
+    for kind, ctx in contexts.items():
+        lab.read(ctx, tokens[:n])
+        saved[kind] = bytes(lab.transfer.save_sequence(ctx))
+        following[kind] = lab.following(ctx, tokens[n:])
+        probes[kind] = bytes(lab.transfer.probe_state(ctx, tokens[:2]))
     results: list[dict[str, Any]] = []
     for source, target in pairs:
         converted = lab.convert.convert_state(saved[source], probes[target], probes[source])
