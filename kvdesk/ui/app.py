@@ -17,12 +17,12 @@ from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
 from kvdesk import __version__, log, paths
 from kvdesk.backend import chat, chat_file, fallback, models, preferences, text_file
 from kvdesk.backend import messages as m
+from kvdesk.backend.calibration import Comparison
 from kvdesk.backend.engine import Engine, EngineEvent, FellBack, StateChanged
 from kvdesk.backend.machine import Machine
 from kvdesk.backend.model_file import ModelFile
 from kvdesk.backend.monitor import Monitor
 from kvdesk.backend.planner import Planner
-from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.recorder import Recorder
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.store import FILE_NAME, ConversationStore, ModelMemory
@@ -30,6 +30,7 @@ from kvdesk.backend.store_thread import StoreThread
 from kvdesk.ui.bridge import Bridge
 from kvdesk.ui.chat_controller import ChatController
 from kvdesk.ui.engine_controller import EngineController
+from kvdesk.ui.limit_controller import LimitController
 from kvdesk.ui.log_controller import LogController
 from kvdesk.ui.main_window import MainWindow
 from kvdesk.ui.memory_controller import MemoryController
@@ -61,7 +62,9 @@ class App(QObject):
     def _build_backend(self) -> None:
         chosen = self.preferences
         self.store = StoreThread(paths.data_dir() / FILE_NAME)
-        self.engine = Engine(self.bridge.engine_event.emit, paths.log_dir())
+        budget = chosen.snapshot_budget_bytes
+        place = m.SnapshotPlace(str(paths.snapshots_dir()), budget) if budget else None
+        self.engine = Engine(self.bridge.engine_event.emit, paths.log_dir(), place)
         self.monitor = Monitor(Machine().read)
         self.monitor.set_margin(chosen.margin_bytes)
         self.recorder = Recorder(
@@ -109,6 +112,7 @@ class App(QObject):
             window.crash_card,
             self,
         )
+        self.limits = LimitController(window.composer, self.chat, self.models, self)
         self.logs = LogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
 
     def _connect(self) -> None:
@@ -117,11 +121,13 @@ class App(QObject):
             bridge.engine_event.connect(listener.on_engine_event, Qt.ConnectionType.QueuedConnection)
         bridge.engine_event.connect(self._on_engine_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.models.on_plan_event, Qt.ConnectionType.QueuedConnection)
+        bridge.plan_event.connect(self.limits.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
         for source in (self.chat, self.models, self.memory, self.logs):
             source.noticed.connect(self._on_noticed)
         self.models.happened.connect(self.memory.note)
         self.models.planned.connect(self.memory.on_planned)
+        self.models.compared.connect(self._on_compared)
         self.models.context_changed.connect(self.memory.on_context_changed)
         self.models.model_ready.connect(self._on_model_ready)
         self.models.model_gone.connect(self._on_model_gone)
@@ -151,7 +157,9 @@ class App(QObject):
         window.close_requested.connect(self._on_close_requested)
         window.transcript.link_activated.connect(self._on_link_activated)
         self.logs.unclean_found.connect(self._on_unclean_found)
-        self._application.styleHints().colorSchemeChanged.connect(lambda _: self._on_theme_chosen(self.preferences.theme))
+        self._application.styleHints().colorSchemeChanged.connect(
+            lambda _: self._on_theme_chosen(self.preferences.theme)
+        )
 
     # --- starting ---------------------------------------------------------------------------------------------------
 
@@ -162,7 +170,6 @@ class App(QObject):
         self.window.composer.show_closed(self.tr("No model is loaded."))
         self.window.show()
         self.monitor.start()
-        self.recorder.event("start", "kvdesk started", {"version": __version__})
         QTimer.singleShot(0, lambda: self._after_first_paint(model, state.conversation_id))
 
     def _after_first_paint(self, model: Path | None, conversation_id: str) -> None:
@@ -191,7 +198,12 @@ class App(QObject):
     def _read_recent(self, store: ConversationStore) -> list[RecentModel]:
         self._remembered = {recent.path: store.model_settings(recent.path) for recent in store.recent_models()}
         return [
-            RecentModel(recent.path, Path(recent.path).name, "" if Path(recent.path).exists() else "gone", Path(recent.path).exists())
+            RecentModel(
+                recent.path,
+                Path(recent.path).name,
+                "" if Path(recent.path).exists() else "gone",
+                Path(recent.path).exists(),
+            )
             for recent in store.recent_models()
         ]
 
@@ -251,10 +263,22 @@ class App(QObject):
         )
         self.models.compare(self.memory.held())
 
+    def _on_compared(self, comparison: Comparison) -> None:
+        components = [
+            {
+                "domain": row.domain,
+                "name": row.component,
+                "predicted_bytes": row.predicted_bytes,
+                "actual_bytes": row.actual_bytes,
+            }
+            for row in comparison.rows
+        ]
+        self.recorder.event("predicted", "Predicted against actual", {"components": components})
+
     def _on_noticed(self, text: str, kind: str) -> None:
         self.window.transcript.add_notice(text, kind)
 
-    def _on_unclean_found(self, summary: object) -> None:
+    def _on_unclean_found(self, _summary: object) -> None:
         notice = self.window.transcript.add_notice(
             self.tr("kvdesk did not end in order last time. Its memory was on record up to the last second."),
             "warning",

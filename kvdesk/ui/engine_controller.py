@@ -5,7 +5,6 @@ Joins engine, planner and the widgets about them. What a setting costs is the pl
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from kvdesk.backend import messages as m
 from kvdesk.backend import planner as p
+from kvdesk.backend.calibration import Comparison
 from kvdesk.backend.engine import BUSY, Died, Engine, EngineEvent, EngineState, FellBack, StateChanged
 from kvdesk.backend.model_file import ModelFile, read_model_file
 from kvdesk.backend.plan import MemoryPlan
@@ -87,8 +87,8 @@ class EngineController(QObject):
         self._growth_id = 0
         self._wait_plan_id = 0
         self._edit_plan_id = 0
-        self._before: EngineSettings | None = None
-        self._opened_s = 0.0
+        self._before: tuple[ModelFile | None, EngineSettings] | None = None
+        self._is_comparison_due = False
         self._curve_timer = QTimer(self, singleShot=True, interval=CURVE_DELAY_MS)
         self._curve_timer.timeout.connect(self._ask_curve)
         self._connect()
@@ -144,9 +144,8 @@ class EngineController(QObject):
 
     def _load(self, file: ModelFile, settings: EngineSettings) -> None:
         self._waiting = None
-        self._before = None
+        self._before = (self.file, self.settings) if self._engine.state is EngineState.READY else None
         self.file, self.settings = file, settings
-        self._opened_s = time.time()
         self._bar.show_model(file.name, str(file.path))
         if settings.model.rpc_servers:
             self._planner.let_go()
@@ -179,7 +178,7 @@ class EngineController(QObject):
         if self._engine.state in BUSY:
             self.noticed.emit(self.tr("The engine is busy; stop the reply first, then apply."), "warning")
             return
-        self._before = self.settings
+        self._before = (self.file, self.settings)
         if settings.model != self.settings.model or self._engine.state is not EngineState.READY:
             self._panel.show_settings(settings)
             self._load(self.file, settings)
@@ -201,7 +200,7 @@ class EngineController(QObject):
             types = CURVE_TYPES if pair in CURVE_TYPES else (*CURVE_TYPES, pair)
             self._planner.curve(target.path, edited, types)
 
-    def _on_fit_requested(self, settings: EngineSettings) -> None:
+    def _on_fit_requested(self, _settings: EngineSettings) -> None:
         if self._plan and self._plan.max_n_ctx:
             self._panel.edit_n_ctx(self._plan.max_n_ctx)
         elif self.file:
@@ -225,12 +224,21 @@ class EngineController(QObject):
             case p.GrowthPriced() if event.request_id == self._growth_id:
                 self._on_growth_priced(event)
             case p.Compared():
-                if self._full_plan:
-                    self._dock.show_comparison(self._full_plan, event.comparison, self._planner.history)
+                self._on_compared(event.comparison)
             case p.PlanFailed():
                 self._on_plan_failed(event)
             case _:
                 pass
+
+    def _on_compared(self, comparison: Comparison) -> None:
+        if self._full_plan:
+            self._dock.show_comparison(self._full_plan, comparison, self._planner.history)
+        if self._is_comparison_due:
+            self._is_comparison_due = False
+            self.compared.emit(comparison)
+
+    compared = Signal(object)
+    """Comparison after the first reply of a load."""
 
     def _on_plan_ready(self, event: p.PlanReady) -> None:
         if event.request_id == self._wait_plan_id and self._waiting and event.is_final:
@@ -304,6 +312,8 @@ class EngineController(QObject):
                 self._on_context_made(event.context)
             case m.Grown():
                 self._on_grown(event)
+            case m.KvChanged() | m.TurnFinished() if self.context:
+                self.context = replace(self.context, kv=event.kv)
             case m.GrowWanted():
                 self._on_grow_wanted(event)
             case m.Unloaded():
@@ -321,6 +331,7 @@ class EngineController(QObject):
                 pass
 
     def _on_loaded(self, event: m.Loaded) -> None:
+        self._is_comparison_due = True
         self._set_context(event.context)
         self._panel.show_settings(self.settings)
         if event.model.template_problem:
@@ -380,9 +391,12 @@ class EngineController(QObject):
     def _on_failed(self, event: m.Failed) -> None:
         if event.request_id:
             return  # a reply's: the chat says it
-        if self._before and self._engine.state is EngineState.READY:
-            self.settings = self._before
+        if self._before and event.model_kept:
+            self.file, self.settings = self._before
+            self._bar.show_model(self.file.name if self.file else "", str(self.file.path) if self.file else "")
+            self._panel.show_model(self.file)
             self._panel.show_settings(self.settings)
+            self._price(self.settings)
         self._before = None
         self.noticed.emit(event.sentence, "note" if event.kind == "LoadCancelled" else "error")
         self.happened.emit("cancel" if event.kind == "LoadCancelled" else "warning", event.sentence, {})
@@ -398,9 +412,7 @@ class EngineController(QObject):
             return
         assert self.file
         used = self.context.kv.bytes_used if self.context else 0
-        self._growth_id = self._planner.growth(
-            self.file.path, self.settings, wanted.from_cells, wanted.to_cells, used
-        )
+        self._growth_id = self._planner.growth(self.file.path, self.settings, wanted.from_cells, wanted.to_cells, used)
 
     def _on_growth_priced(self, event: p.GrowthPriced) -> None:
         if not self._growth:
@@ -461,7 +473,7 @@ class EngineController(QObject):
 
     def _on_undo_requested(self, _key: str) -> None:
         if self._before:
-            self.apply(self._before)
+            self.apply(self._before[1])
 
     def compare(self, held: dict[str, int | None]) -> None:
         """After the first reply: hold what the engine really has against the plan, and learn from it."""
