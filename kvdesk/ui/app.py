@@ -24,7 +24,9 @@ from kvdesk.backend.model_file import ModelFile
 from kvdesk.backend.monitor import Monitor
 from kvdesk.backend.planner import Planner
 from kvdesk.backend.recorder import Recorder
+from kvdesk.backend.session_log import SessionSummary
 from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.snapshots import SnapshotStore
 from kvdesk.backend.store import FILE_NAME, ConversationStore, ModelMemory
 from kvdesk.backend.store_thread import StoreThread
 from kvdesk.ui.bridge import Bridge
@@ -36,6 +38,10 @@ from kvdesk.ui.main_window import MainWindow
 from kvdesk.ui.memory_controller import MemoryController
 from kvdesk.ui.model_bar import RecentModel
 from kvdesk.ui.theme import Theme, body_font, palette, style_sheet, theme_named
+
+
+DELETED_KEPT_S = 86400.0
+"""How long a deleted conversation can still be brought back."""
 
 
 class App(QObject):
@@ -58,6 +64,8 @@ class App(QObject):
         self._build_controllers()
         self._connect()
         self._is_closed = False
+        self._unclean: Path | None = None
+        self._unclean_notice = -1
 
     def _build_backend(self) -> None:
         chosen = self.preferences
@@ -151,12 +159,13 @@ class App(QObject):
         window.import_requested.connect(self._on_import_requested)
         window.export_requested.connect(lambda kind: self._on_export_requested(self.chat.conversation.id, kind))
         window.conversation_list.export_requested.connect(self._on_export_requested)
-        window.logs_requested.connect(self.logs.show)
+        window.logs_requested.connect(lambda: self.logs.show())
         window.copy_report_requested.connect(self.logs.copy_report)
         window.theme_chosen.connect(self._on_theme_chosen)
         window.close_requested.connect(self._on_close_requested)
         window.transcript.link_activated.connect(self._on_link_activated)
         self.logs.unclean_found.connect(self._on_unclean_found)
+        window.transcript.notice_action_triggered.connect(self._on_notice_action)
         self._application.styleHints().colorSchemeChanged.connect(
             lambda _: self._on_theme_chosen(self.preferences.theme)
         )
@@ -179,13 +188,25 @@ class App(QObject):
         self.chat.refresh_list()
         if conversation_id:
             self.chat.open(conversation_id)
-        self.chat.keep(lambda store: store.purge_deleted(time.time() - 30 * 86400))
+        self.chat.keep(lambda store: store.purge_deleted(time.time() - DELETED_KEPT_S), self._drop_snapshots)
         self.chat.keep(self._read_recent, self._show_recent)
         self.logs.look_for_unclean()
         if model:
             self.models.open(model)
         else:
             self.bridge.in_background(models.starter_model, self._on_starter_found)
+
+    def _drop_snapshots(self, conversation_ids: tuple[str, ...]) -> None:
+        """Conversations that are gone for good need no kept cells."""
+        folder = paths.snapshots_dir()
+
+        def work() -> None:
+            store = SnapshotStore(folder, self.preferences.snapshot_budget_bytes)
+            for conversation_id in conversation_ids:
+                store.delete(conversation_id)
+
+        if conversation_ids:
+            self.bridge.in_background(work, lambda _: None)
 
     def _on_starter_found(self, found: Path | Exception | None) -> None:
         if isinstance(found, Path):
@@ -278,15 +299,14 @@ class App(QObject):
     def _on_noticed(self, text: str, kind: str) -> None:
         self.window.transcript.add_notice(text, kind)
 
-    def _on_unclean_found(self, _summary: object) -> None:
-        notice = self.window.transcript.add_notice(
-            self.tr("kvdesk did not end in order last time. Its memory was on record up to the last second."),
-            "warning",
-            self.tr("Show the log"),
-        )
-        self.window.transcript.notice_action_triggered.connect(
-            lambda which: self.logs.show() if which == notice else None
-        )
+    def _on_unclean_found(self, summary: SessionSummary) -> None:
+        self._unclean = summary.path
+        words = self.tr("kvdesk did not end in order last time. Its memory was on record up to the last second.")
+        self._unclean_notice = self.window.transcript.add_notice(words, "warning", self.tr("Show the log"))
+
+    def _on_notice_action(self, notice: int) -> None:
+        if notice == self._unclean_notice:
+            self.logs.show(self._unclean)
 
     def _on_margin_chosen(self, margin_bytes: int) -> None:
         self.monitor.set_margin(margin_bytes)

@@ -36,6 +36,7 @@ class Demo(QObject):
         return self._code
 
     def _ask(self) -> None:
+        self._app.window.resize(1440, 900)
         self._app.chat.new()
         self._app.chat.send(self._question)
 

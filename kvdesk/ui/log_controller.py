@@ -29,9 +29,11 @@ class LogController(QObject):
         self._owner = owner
         self._theme = theme
         self._window: SessionLogWindow | None = None
+        self._wanted: Path | None = None
 
-    def show(self) -> None:
-        """Bring the window up, with what is on record now."""
+    def show(self, path: Path | None = None) -> None:
+        """Bring the window up, with what is on record now; ``path`` is the session to choose."""
+        self._wanted = path
         if self._window is None:
             self._window = window = SessionLogWindow(self._theme, self._owner)
             window.session_chosen.connect(self._on_session_chosen)
@@ -74,6 +76,9 @@ class LogController(QObject):
         def show(sessions: Any) -> None:
             if self._window and not isinstance(sessions, Exception):
                 self._window.show_sessions(sessions)
+                if self._wanted:
+                    self._window.choose(self._wanted)
+                    self._wanted = None
 
         self._bridge.in_background(lambda: session_log.list_sessions(self._folder), show)
 
