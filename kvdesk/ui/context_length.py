@@ -47,6 +47,7 @@ class ContextLength(QWidget):
         self._spin.setKeyboardTracking(False)
         self._spin.setAccessibleName(self.tr("Context Length"))
         self._spin.setSuffix(self.tr(" tokens"))
+        self._spin.lineEdit().setTextMargins(6, 0, 0, 0)  # a style sheet's padding does not reach the text
         self._spin.valueChanged.connect(self._on_spin_changed)
         label.setBuddy(self._spin)
         self._slider = QSlider(Qt.Orientation.Horizontal)

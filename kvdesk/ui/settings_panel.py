@@ -244,6 +244,7 @@ class SettingsPanel(QWidget):
         self._margin.setSuffix(" MiB")
         self._margin.setGroupSeparatorShown(True)
         self._margin.setKeyboardTracking(False)
+        self._margin.lineEdit().setTextMargins(6, 0, 0, 0)  # a style sheet's padding does not reach the text
         self._margin.setAccessibleName(self.tr("Kept free"))
         self._margin.valueChanged.connect(lambda mebibytes: self.margin_chosen.emit(mebibytes * MIB))
         tip = self.tr("The OOM line lies this far below what the engine could get")
