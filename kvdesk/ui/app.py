@@ -141,6 +141,7 @@ class App(QObject):
         self.models.model_gone.connect(self._on_model_gone)
         self.models.applied.connect(self._remember)
         self.models.died.connect(lambda _: window.crash_card.show_smaller(None))
+        self.models.smaller_priced.connect(window.crash_card.show_smaller)
         self.chat.reply_finished.connect(self._on_reply_finished)
         self.chat.conversation_opened.connect(lambda opened: window.settings_panel.show_overflow(opened.overflow))
         window.settings_panel.overflow_chosen.connect(self.chat.set_overflow)

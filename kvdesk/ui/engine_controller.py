@@ -29,6 +29,7 @@ LOAD_ANYWAY = "load-anyway"
 CURVE_TYPES = (("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"))
 CAPACITY_SEQUENCES = (1, 2, 4, 8, 16)
 CAPACITY_LENGTHS = (2048, 4096, 8192, 16384, 32768)
+SHORTEST_OFFERED = 1024
 CURVE_DELAY_MS = 250
 """The curve follows edits a little later than the price."""
 
@@ -48,6 +49,8 @@ class EngineController(QObject):
     """ContextFacts of the context that exists now, or None."""
     died = Signal(object)
     """engine.Died."""
+    smaller_priced = Signal(int, object, object)
+    """After a death: a shorter context length, its total in bytes, whether it fits."""
     applied = Signal(str, object)
     """A model path and the EngineSettings in force for it: to be remembered."""
 
@@ -87,6 +90,7 @@ class EngineController(QObject):
         self._growth_id = 0
         self._wait_plan_id = 0
         self._edit_plan_id = 0
+        self._smaller_id = 0
         self._before: tuple[ModelFile | None, EngineSettings] | None = None
         self._is_comparison_due = False
         self._curve_timer = QTimer(self, singleShot=True, interval=CURVE_DELAY_MS)
@@ -240,7 +244,18 @@ class EngineController(QObject):
     compared = Signal(object)
     """Comparison after the first reply of a load."""
 
+    def _price_smaller(self) -> None:
+        """What a reload with half the context would take: the way out that the crash card offers."""
+        n_ctx = self.settings.context.n_ctx or (self.file.n_ctx_train if self.file else 0)
+        if self.file and n_ctx >= 2 * SHORTEST_OFFERED:
+            context = replace(self.settings.context, n_ctx=n_ctx // 2)
+            self._smaller_id = self._planner.plan(self.file.path, replace(self.settings, context=context))
+
     def _on_plan_ready(self, event: p.PlanReady) -> None:
+        if event.request_id == self._smaller_id:
+            if event.is_final:
+                self.smaller_priced.emit(event.plan.n_ctx, event.plan.total_bytes, event.plan.fits)
+            return
         if event.request_id == self._wait_plan_id and self._waiting and event.is_final:
             self._wait_plan_id = 0
             self._show_plan(event.plan, event.model)
@@ -327,6 +342,7 @@ class EngineController(QObject):
                 self._on_gone(self.tr("The engine died; reload to go on."), keep_name=True)
                 self.happened.emit("crash", str(event.error), {"exit_code": event.error.exit_code})
                 self.died.emit(event)
+                self._price_smaller()
             case _:
                 pass
 
