@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterable
+import tempfile
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -46,6 +46,7 @@ class DryRun:
         self._timeout_s = timeout_s
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._rpc_servers: tuple[str, ...] = ()
         self._repacking_works: bool | None = None
         self._known: dict[EngineSettings, Footprint | SettingsError | HelperDiedError] = {}
@@ -60,8 +61,12 @@ class DryRun:
 
     @property
     def pid(self) -> int | None:
-        """The helper's process id while it lives: what it holds on a GPU is not another program's."""
-        return self._process.pid if self._process and self._process.is_alive() else None
+        """The helper's process id while it lives: what it holds on a GPU is not another program's. Any thread."""
+        process = self._process  # another thread may let it go meanwhile
+        try:
+            return process.pid if process and process.is_alive() else None
+        except ValueError:  # closed
+            return None
 
     def ask(self, settings: EngineSettings) -> Footprint:
         """What ``settings`` would allocate.
@@ -76,10 +81,6 @@ class DryRun:
         if not isinstance(known, Footprint):
             raise known
         return replace(known, settings=settings)
-
-    def ask_all(self, settings: Iterable[EngineSettings]) -> list[Footprint]:
-        """``ask`` for each."""
-        return [self.ask(one) for one in settings]
 
     def repacking_works(self) -> bool:
         """Whether this CPU survives llama.cpp's repacked weights; tried in the helper, which may die of it. Kept."""
@@ -106,6 +107,9 @@ class DryRun:
                 process.kill()
                 process.join()
             process.close()
+        if self._folder:
+            self._folder.cleanup()
+            self._folder = None
 
     def _ask_helper(self, settings: EngineSettings) -> Footprint | SettingsError | HelperDiedError:
         if self._missing:
@@ -137,16 +141,16 @@ class DryRun:
         self.let_go()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        log_path = str(paths.log_dir() / "dry-run.log")
+        self._folder = tempfile.TemporaryDirectory(prefix="kvdesk-plan-", ignore_cleanup_errors=True)
         process = context.Process(
-            target=helper_main, args=(theirs, log_path, rpc_servers), name="kvdesk-dry-run", daemon=True
+            target=helper_main,
+            args=(theirs, str(paths.log_dir() / "dry-run.log"), self._subject, self._folder.name, rpc_servers),
+            name="kvdesk-dry-run",
+            daemon=True,
         )
         process.start()
         theirs.close()
         self._process, self._connection, self._rpc_servers = process, ours, rpc_servers
-        ours.send(self._subject)
-        self._wait(ours)
-        ours.recv()
         return ours
 
     def _receive(self, connection: Connection) -> Answer:

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import signal
 import sys
-import tempfile
 import types
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -57,32 +56,24 @@ class Answer:
     failure: str = ""
 
 
-def helper_main(connection: Connection, log_path: str, rpc_servers: tuple[str, ...]) -> None:
-    """Entry of the helper process: takes a Subject, then EngineSettings, one Answer to each; another Subject replaces
-    the first. ``rpc_servers`` become devices for the life of the process (ggml cannot forget one)."""
+def helper_main(
+    connection: Connection, log_path: str, subject: Subject, folder: str, rpc_servers: tuple[str, ...]
+) -> None:
+    """Entry of the helper process: one Answer to every EngineSettings or TryRepacking.
+
+    ``folder`` takes the header copies and is the parent's to remove; ``rpc_servers`` become devices for the life of
+    the process (ggml cannot forget one).
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _print_to(log_path)
     _import_bindings_alone()
-    helper: _Helper | None = None
+    helper = _Helper(subject, Path(folder), rpc_servers)
     while True:
         try:
-            question = connection.recv()
+            question: EngineSettings | TryRepacking = connection.recv()
         except (EOFError, OSError):
-            break
-        if isinstance(question, Subject):
-            if helper:
-                helper.close()
-            helper = _Helper(question, rpc_servers)
-            connection.send(os.getpid())
-        elif isinstance(question, TryRepacking):
-            from kvdesk.backend.llama.repack_probe import try_extra_buffer_types
-
-            try_extra_buffer_types()
-            connection.send(Answer())
-        elif helper:
-            connection.send(helper.answer(question))
-    if helper:
-        helper.close()
+            return
+        connection.send(helper.answer(question))
 
 
 def _print_to(log_path: str) -> None:
@@ -106,33 +97,34 @@ def _import_bindings_alone() -> None:
 class _Helper:
     """One model's headers, opened once for every variant of model settings asked about."""
 
-    def __init__(self, subject: Subject, rpc_servers: tuple[str, ...]) -> None:
+    def __init__(self, subject: Subject, folder: Path, rpc_servers: tuple[str, ...]) -> None:
         self._subject = subject
+        self._folder = folder
         self._rpc_servers = rpc_servers
-        self._folder = tempfile.TemporaryDirectory(prefix="kvdesk-plan-", ignore_cleanup_errors=True)
         self._copy: Path | None = None
         self._models: OrderedDict[ModelSettings, PlannedModel] = OrderedDict()
         self._stand_ins: dict[str, str] = {}
         self._connected = False
 
-    def answer(self, settings: EngineSettings) -> Answer:
-        from kvdesk.backend.llama.stand_in import renamed
-
+    def answer(self, question: EngineSettings | TryRepacking) -> Answer:
+        """What ``question`` asks for, or why not."""
         try:
-            self._connect()
-            footprint = self._model(settings.model).footprint(settings.context)
-            return Answer(renamed(footprint, self._stand_ins))
+            if isinstance(question, TryRepacking):
+                from kvdesk.backend.llama.repack_probe import try_extra_buffer_types
+
+                try_extra_buffer_types()
+                return Answer()
+            return Answer(self._footprint(question))
         except SettingsError as error:
             return Answer(refusal=str(error))
         except KvdeskError as error:
             return Answer(failure=str(error))
 
-    def close(self) -> None:
-        """Let go of the models and of the header copies."""
-        for model in self._models.values():
-            model.close()
-        self._models.clear()
-        self._folder.cleanup()
+    def _footprint(self, settings: EngineSettings) -> Footprint:
+        from kvdesk.backend.llama.stand_in import renamed
+
+        self._connect()
+        return renamed(self._model(settings.model).footprint(settings.context), self._stand_ins)
 
     def _connect(self) -> None:
         """Make every network worker a device of this process; one that is busy is replaced by a server in here."""
@@ -167,7 +159,7 @@ class _Helper:
         try:
             if self._copy is None:
                 self._copy = write_header_copies(
-                    subject.part_paths, Path(self._folder.name), subject.architecture, subject.n_vocab
+                    subject.part_paths, self._folder, subject.architecture, subject.n_vocab
                 )
             return PlannedModel(self._copy, settings, subject.tensors)
         except PlanError:

@@ -406,8 +406,9 @@ def _device_plan(
     if first_batch is not None and name == RAM:
         untouched = max(0, kinds[BufferKind.COMPUTE] - first_batch.bytes_on(device.name, BufferKind.COMPUTE))
     capacity, others, ceiling = _room(device, reading)
-    if ceiling is not None:
-        ceiling += footprint.helper_device_bytes.get(device.name, 0)
+    helper = footprint.helper_device_bytes.get(device.name, 0)  # goes before the engine comes
+    others = None if others is None else max(0, others - helper)
+    ceiling = None if ceiling is None else ceiling + helper
     return DevicePlan(
         name=name,
         kind="ram" if name == RAM else device.kind,

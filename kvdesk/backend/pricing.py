@@ -6,7 +6,7 @@ Blocking calls, for one thread at a time: planner.py's thread behind the window,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,9 @@ from kvdesk.backend.estimate import estimate
 from kvdesk.backend.explain import TABLE_LENGTHS, TABLE_TYPES, formula_bytes
 from kvdesk.backend.fallback import remember
 from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.messages import BufferKind
+from kvdesk.backend.gpu import GpuReading, Nvml
+from kvdesk.backend.machine import match_devices
+from kvdesk.backend.messages import BufferKind, Device
 from kvdesk.backend.model_file import ModelFile
 from kvdesk.backend.plan import (
     DEFAULT_MARGIN_BYTES,
@@ -52,6 +54,7 @@ class Pricer:
         self.margin_bytes = margin_bytes
         self._calibration = calibration
         self._dry_run = DryRun(model)
+        self._nvml = Nvml()
         self._failed = ""
         self._lines: dict[tuple[EngineSettings, int], CostLine] = {}
 
@@ -80,7 +83,7 @@ class Pricer:
         """What ``settings`` would allocate: by dry run, or by arithmetic where llama.cpp cannot be asked.
 
         Raises SettingsError, with the nearest possible settings, when llama.cpp refuses them or dies of them, and
-        PlanError when a network worker cannot be reached.
+        PlanError when a network worker cannot be reached or a part of the model is missing.
         """
         self.check(settings)
         if self._failed:
@@ -92,8 +95,8 @@ class Pricer:
         except PlanError as error:
             if isinstance(error, HelperDiedError) and self._answers_plain(settings):
                 raise SettingsError(str(error), self._nearest(settings)) from error
-            if settings.model.rpc_servers:  # arithmetic knows nothing of other machines
-                raise
+            if settings.model.rpc_servers or self.model.missing_parts:
+                raise  # arithmetic knows nothing of other machines, nor of parts that are not here
             log.warning("dry run of %s failed: %s", self.model.path, error)
             self._failed = f"{error} The figures are an estimate."
             return estimate(self.model, settings, (self._failed,))
@@ -109,6 +112,7 @@ class Pricer:
         """``settings`` held against the machine. ``with_max`` also finds the longest context that fits; ``with_options``
         prices ways out when it does not fit. Raises as ``footprint``."""
         footprint = self.footprint(settings)
+        footprint = replace(footprint, helper_device_bytes=self._helper_bytes(footprint))
         batch = min(footprint.n_ctx, settings.context.n_ubatch * settings.context.n_seq_max)
         draft = make_plan(
             footprint,
@@ -199,6 +203,14 @@ class Pricer:
         remember(paths.fallback_file())
         return replace(footprint, warnings=(*footprint.warnings, NO_REPACKING))
 
+    def _helper_bytes(self, footprint: Footprint) -> dict[str, int]:
+        """What the helper process itself holds on each NVIDIA device (its context), where the driver tells."""
+        gpus = [device for device in footprint.devices if device.kind in ("gpu", "igpu")]
+        pid = self._dry_run.pid
+        if not gpus or pid is None:
+            return {}
+        return held_by(pid, match_devices(self._nvml.read(), gpus))
+
     def _kv_bytes(self, settings: EngineSettings, length: int, cache_type: str) -> int | None:
         context = replace(settings.context, n_ctx=pad256(length), type_k=cache_type, type_v=cache_type)
         try:
@@ -272,6 +284,13 @@ class Pricer:
                 continue
             return changed
         return None
+
+
+def held_by(pid: int, gpus: Iterable[tuple[Device, GpuReading]]) -> dict[str, int]:
+    """Device name -> bytes that process ``pid`` holds there, as far as NVML tells."""
+    return {
+        device.name: gpu.process_bytes[pid] for device, gpu in gpus if gpu.process_bytes and pid in gpu.process_bytes
+    }
 
 
 def curve_lengths(highest: int, points: int = CURVE_POINTS, step: int = SHORTEST) -> tuple[int, ...]:

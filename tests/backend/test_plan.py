@@ -6,16 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from kvdesk.backend.gpu import GpuReading
 from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
 from kvdesk.backend.plan import Overhead, growth_cost, make_plan, size_words, with_max_n_ctx
+from kvdesk.backend.pricing import held_by
 from kvdesk.backend.samples import DomainReading
-from tests.plan_samples import GIB, MIB, footprint, ram, settings
+from tests.plan_samples import GIB, GPU, MIB, footprint, ram, settings
 
 NO_OVERHEAD = {"RAM": Overhead(0, True), "CUDA0": Overhead(0, True)}
-DEVICE_KEYS = (
-    "name kind weights_bytes weights_mapped_bytes kv_bytes recurrent_bytes compute_bytes output_bytes overhead_bytes "
-    "total_bytes capacity_bytes others_bytes ceiling_bytes oom_line_bytes fits"
-).split()
+DEVICE_KEYS = {
+    "name", "kind", "weights_bytes", "weights_mapped_bytes", "kv_bytes", "recurrent_bytes", "compute_bytes",
+    "output_bytes", "overhead_bytes", "total_bytes", "capacity_bytes", "others_bytes", "ceiling_bytes",
+    "oom_line_bytes", "fits",
+}  # fmt: skip
 
 
 def test_total_is_the_sum_of_what_is_shown() -> None:
@@ -102,6 +105,16 @@ def test_the_helpers_own_share_of_a_card_is_not_blamed_on_others() -> None:
     found = plan.device("CUDA0")
     assert found is not None
     assert found.ceiling_bytes == 2 * GIB + 300 * MIB
+    assert found.others_bytes == 6 * GIB - 300 * MIB
+
+
+def test_what_the_helper_holds_is_found_by_its_process() -> None:
+    other = replace(GPU, name="CUDA1")
+    readings = [
+        (GPU, GpuReading(0, "A card", "0000:01:00.0", 8 * GIB, GIB, {7: 300 * MIB, 8: GIB})),
+        (other, GpuReading(1, "A card", "0000:02:00.0", 8 * GIB, GIB, None)),
+    ]
+    assert held_by(7, readings) == {"CUDA0": 300 * MIB}
 
 
 def test_resident_leaves_out_compute_that_the_first_batch_does_not_touch() -> None:
@@ -133,7 +146,7 @@ def test_a_full_window_costs_nothing_more_per_token() -> None:
 def test_json_has_the_contract() -> None:
     told = with_max_n_ctx(make_plan(footprint(), [ram(8 * GIB)], NO_OVERHEAD, formula_bytes=7), 4096).to_json_dict()
     assert {"settings", "source", "devices", "kv", "fits", "max_n_ctx", "options", "warnings"} <= told.keys()
-    assert set(DEVICE_KEYS) <= told["devices"][0].keys()
+    assert told["devices"][0].keys() >= DEVICE_KEYS
     assert told["kv"] == {"bytes_per_token": 2048, "cells": 8192, "total_bytes": 16 * MIB, "formula_bytes": 7}
     assert told["max_n_ctx"] == 4096
     assert told["settings"]["n_ctx"] == 8192

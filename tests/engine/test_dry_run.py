@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import gguf
 import psutil
 import pytest
 
@@ -20,6 +21,7 @@ from kvdesk.backend.model_file import read_model_file
 from kvdesk.backend.pricing import NO_REPACKING, Pricer
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.errors import PlanError, SettingsError
+from tests.plan_reality import RealLoads, differences
 from tests.tiny_models import write_sparse_header, write_tiny
 
 PLAIN = EngineSettings(ModelSettings(use_extra_bufts=False), ContextSettings(n_ctx=1024))
@@ -141,11 +143,39 @@ def test_a_model_llama_cpp_does_not_know_is_estimated_and_says_so(folder: Path, 
     assert plan.kv.total_bytes > 0
 
 
-def test_a_missing_part_is_named(folder: Path) -> None:
-    model = read_model_file(write_tiny("llama", folder, file_name="whole.gguf"))
-    lost = dataclasses.replace(model, missing_parts=(Path("whole-00002-of-00002.gguf"),))
-    with pytest.raises(PlanError, match=r"whole-00002-of-00002\.gguf is missing"):
-        DryRun(lost).ask(PLAIN)
+def split(path: Path, folder: Path) -> Path:
+    """``path`` as a model in two parts; the first one's path."""
+    reader = gguf.GGUFReader(path)
+    half = len(reader.tensors) // 2
+    for number, tensors in enumerate((reader.tensors[:half], reader.tensors[half:])):
+        part = folder / f"model-{number + 1:05}-of-00002.gguf"
+        writer = gguf.GGUFWriter(part, "llama")
+        for field in reader.fields.values() if number == 0 else ():
+            if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+                inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+                writer.add_key_value(field.name, field.contents(), field.types[0], inner)
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", 2)
+        writer.add_int32("split.tensors.count", len(reader.tensors))
+        for tensor in tensors:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return folder / "model-00001-of-00002.gguf"
+
+
+def test_a_split_model_is_planned_from_its_parts(llama: Path, exact: Footprint, tmp_path: Path, home: Path) -> None:
+    first = split(llama, tmp_path)
+    planned = ask(first)
+    for kind in (BufferKind.KV, BufferKind.COMPUTE, BufferKind.OUTPUT):
+        assert planned.bytes_of(kind) == exact.bytes_of(kind)
+    with RealLoads() as reality:
+        assert differences(reality.load(first, PLAIN), planned) == []
+    (tmp_path / "model-00002-of-00002.gguf").unlink()
+    with Pricer(read_model_file(first), Calibration(home)) as pricer, pytest.raises(PlanError, match="00002-of-00002"):
+        pricer.footprint(PLAIN)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stops a process by signal")
