@@ -230,3 +230,22 @@ def test_engine_and_dry_run_ask_for_the_same_context() -> None:
     for settings in (ContextSettings(), ContextSettings(type_k="q8_0", type_v="q4_0", flash_attn="on", n_seq_max=4)):
         engine, planned = context.context_params(settings, 4096), params.context_params(settings, 4096)
         assert bytes(planned) == bytes(engine)
+
+
+def test_what_is_too_large_to_ask_for_is_extended_from_what_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kvdesk.backend.llama import planned
+
+    path = write_tiny("lfm2", folder)
+    model = planned.PlannedModel(path, PLAIN.model, read_model_file(path).tensors)
+    long, many = ContextSettings(n_ctx=65536), ContextSettings(n_ctx=16 * 512, n_seq_max=16)
+    asked = [model.footprint(long), model.footprint(many)]
+    monkeypatch.setattr(planned, "LONGEST_ASKED", 16384)
+    monkeypatch.setattr(planned, "MOST_STATE_BYTES", 5000)
+    extended = [model.footprint(long), model.footprint(many)]
+    model.close()
+    for exact, drawn in zip(asked, extended, strict=True):
+        assert (drawn.n_ctx, drawn.n_ctx_seq) == (exact.n_ctx, exact.n_ctx_seq)
+        for kind in BufferKind:
+            assert abs(drawn.bytes_of(kind) - exact.bytes_of(kind)) <= 0.01 * exact.bytes_of(kind)

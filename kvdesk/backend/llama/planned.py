@@ -31,6 +31,10 @@ _DEBUG = 1
 """GGML_LOG_LEVEL_DEBUG (ggml.h)."""
 LONGEST_ASKED = 2**20
 """Cells that are really asked for: llama.cpp keeps 52 bytes of books for each even in a dry run."""
+MOST_SEQUENCES = 256
+"""LLAMA_MAX_SEQ (llama-cparams.h)."""
+MOST_STATE_BYTES = 512 * _MIB
+"""Recurrent state that a dry run may take."""
 LAZY_TENSOR = "per_layer_token_embd.weight"
 LAZY_LEAST_BYTES = 4 * 1024**3
 """Read on demand and mapped apart from the rest when larger than this (llama-model-loader.cpp, lazy_read::add)."""
@@ -103,8 +107,15 @@ class PlannedModel:
 
         Raises SettingsError when llama.cpp refuses the settings.
         """
-        if (settings.n_ctx or self._n_ctx_train) > LONGEST_ASKED:
-            return self._extrapolated(settings)
+        n_ctx = pad256(settings.n_ctx or self._n_ctx_train)
+        if n_ctx > LONGEST_ASKED:
+            half, whole = (dataclasses.replace(settings, n_ctx=n) for n in (LONGEST_ASKED // 2, LONGEST_ASKED))
+            return self._extrapolated(settings, half, whole, n_ctx / LONGEST_ASKED)
+        most = self._most_sequences() if settings.n_seq_max > 1 else 1
+        if settings.n_seq_max > most:
+            each = pad256(n_ctx // settings.n_seq_max)
+            half, whole = (dataclasses.replace(settings, n_seq_max=n, n_ctx=each * n) for n in (most // 2, most))
+            return self._extrapolated(settings, half, whole, settings.n_seq_max / most)
         shares, lines, n_ctx, n_ctx_seq = self._plan(settings)
         caches = report.caches(lines)
         output = [b for b in report.buffers(lines) if b.kind is BufferKind.OUTPUT]
@@ -128,31 +139,38 @@ class PlannedModel:
             n_vocab=self.n_vocab,
         )
 
-    def _extrapolated(self, settings: ContextSettings) -> Footprint:
-        """The footprint of a context too long to ask for; by then everything grows in a straight line."""
-        n_ctx = pad256(settings.n_ctx or self._n_ctx_train)
-        half, whole = (
-            self.footprint(dataclasses.replace(settings, n_ctx=n)) for n in (LONGEST_ASKED // 2, LONGEST_ASKED)
-        )
-        share = (n_ctx - half.n_ctx) / (whole.n_ctx - half.n_ctx)
+    def _extrapolated(
+        self, settings: ContextSettings, half: ContextSettings, whole: ContextSettings, times: float
+    ) -> Footprint:
+        """The footprint of something too large to ask for, ``times`` as large as ``whole``, of which ``half`` is half;
+        by then everything grows in a straight line."""
+        low, high = self.footprint(half), self.footprint(whole)
 
-        def on(low: int, high: int) -> int:
-            return round(low + (high - low) * share)
+        def on(start: int, end: int) -> int:
+            return round(end + (end - start) * 2 * (times - 1))
 
         return dataclasses.replace(
-            whole,
+            high,
             settings=EngineSettings(self.settings, settings),
-            n_ctx=n_ctx,
-            n_ctx_seq=on(half.n_ctx_seq, whole.n_ctx_seq),
+            n_ctx=on(low.n_ctx, high.n_ctx),
+            n_ctx_seq=on(low.n_ctx_seq, high.n_ctx_seq),
             buffers=tuple(
                 dataclasses.replace(b, size_bytes=on(a.size_bytes, b.size_bytes))
-                for a, b in zip(half.buffers, whole.buffers, strict=True)
+                for a, b in zip(low.buffers, high.buffers, strict=True)
             ),
             caches=tuple(
                 dataclasses.replace(b, cells=on(a.cells, b.cells), size_bytes=on(a.size_bytes, b.size_bytes))
-                for a, b in zip(half.caches, whole.caches, strict=True)
+                for a, b in zip(low.caches, high.caches, strict=True)
             ),
         )
+
+    def _most_sequences(self) -> int:
+        """Sequences that may be asked for: recurrent state is really allocated, in a dry run too."""
+        one = self.footprint(ContextSettings(n_ctx=256, n_seq_max=1)).bytes_of(BufferKind.RECURRENT)
+        most = MOST_SEQUENCES
+        while most > 2 and one * most > MOST_STATE_BYTES:
+            most //= 2
+        return most
 
     def close(self) -> None:
         """Let go of the metadata."""
@@ -255,8 +273,7 @@ class PlannedModel:
 def _exact_caches(caches: tuple[CacheBlock, ...], kv_bytes: int) -> tuple[CacheBlock, ...]:
     """``caches`` with the rounding of the log's two decimals put right, so that they add up to ``kv_bytes``.
 
-    What is left over goes to the caches in proportion; where llama.cpp caches more than it logs (compressor states of
-    deepseek4), the caches stay as logged.
+    What is left over goes to the largest; where llama.cpp caches more than it logs, the caches stay as logged.
     """
     logged = sum(cache.size_bytes for cache in caches)
     if not caches or abs(kv_bytes - logged) > _MIB // 100 * 2 * len(caches):
