@@ -173,12 +173,15 @@ class Engine:
     def _run(self) -> None:
         while True:
             sources: list[object] = [self._wake_out]
-            if self._process and self._pipe:
-                sources += [self._pipe, self._process.sentinel]
+            process = self._process
+            if process and self._pipe:
+                sources += [self._pipe, process.sentinel]
             ready = wait(sources, timeout=1.0)  # type: ignore[arg-type]
             if self._pipe in ready:
                 self._receive()
-            if self._process and self._process.sentinel in ready and not (self._pipe and self._pipe.poll()):
+            # A process that was started since may have been given the sentinel's number of the one just buried.
+            is_same = process is not None and process is self._process
+            if is_same and process.sentinel in ready and not (self._pipe and self._pipe.poll()):
                 self._bury()
             if self._wake_out in ready:
                 self._wake_out.recv_bytes()
