@@ -44,7 +44,7 @@ def main() -> int:
 
 def buffers(files: list[Path]) -> int:
     """Print what differs between plan and load; returns how many configurations do."""
-    from kvdesk.backend.dry_run import DryRun, HelperDiedError
+    from kvdesk.backend.dry_run import DryRun
     from kvdesk.backend.model_file import read_model_file
     from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
     from kvdesk.errors import KvdeskError
@@ -62,15 +62,12 @@ def buffers(files: list[Path]) -> int:
                 for number, settings in enumerate(asked, 1):
                     real = reality.load(path, settings)
                     try:
-                        found = (
-                            differences(real, dry_run.ask(settings)) if "error" not in real else ["real load failed"]
-                        )
-                    except (HelperDiedError, KvdeskError) as error:
-                        refused = "error" in real
-                        found = [] if refused else [f"not planned: {error}"]
-                        counts["refused by both" if refused else "different"] += 1
-                        print(f"{path.stem:28} {number}  {'refused by both' if refused else found[0]}: {error}")
+                        planned = dry_run.ask(settings)
+                    except KvdeskError as error:
+                        counts["refused by both" if "error" in real else "different"] += 1
+                        print(f"{path.stem:28} {number}  not planned: {error}")
                         continue
+                    found = real["error"] if "error" in real else differences(real, planned)
                     counts["different" if found else "equal"] += 1
                     if found:
                         print(f"{path.stem:28} {number}  " + "; ".join(found))
