@@ -180,8 +180,8 @@ class Engine:
             if self._pipe in ready:
                 self._receive()
             # A process that was started since may have been given the sentinel's number of the one just buried.
-            is_same = process is not None and process is self._process
-            if is_same and process.sentinel in ready and not (self._pipe and self._pipe.poll()):
+            is_gone = process is self._process and process is not None and process.sentinel in ready
+            if is_gone and not (self._pipe and self._pipe.poll()):
                 self._bury()
             if self._wake_out in ready:
                 self._wake_out.recv_bytes()
