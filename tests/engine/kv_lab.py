@@ -147,7 +147,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def move(lab: Lab) -> Any:
-    """Save from one context, restore into others; are the next logits, and those after 8 tokens, the same to the last bit?"""
+    """Save from one context, restore into others; are the next logits, and those after 4 tokens, the same to the last bit?"""
     tokens = lab.tokens(1000)
     results: list[dict[str, Any]] = []
     for kind in (F16, F16_NO_FLASH):
@@ -156,12 +156,12 @@ def move(lab: Lab) -> Any:
             lab.read(ctx, tokens[:n])
             saved = lab.transfer.save_sequence(ctx)
             layout = lab.state.describe_state(saved)
-            expected = lab.greedy(ctx, lab.read(ctx, tokens[n : n + 1]), 8)
+            expected = lab.greedy(ctx, lab.read(ctx, tokens[n : n + 1]), 4)
             for n_ctx in (4096, n // 256 * 256 + 256):  # larger; the smallest that holds the tokens
                 into = lab.context(n_ctx, kind, n_threads=lab.threads_that_show_layout)
                 lab.read(into, tokens[:50])  # something to be replaced
                 moved = lab.transfer.restore_sequence(into, saved)
-                got = lab.greedy(into, lab.read(into, tokens[n : n + 1]), 8) if moved else ([], expected[1])
+                got = lab.greedy(into, lab.read(into, tokens[n : n + 1]), 4) if moved else ([], expected[1])
                 results.append(
                     {"kind": NAMES[kind], "tokens": n, "n_ctx": n_ctx, "moved": moved, "greedy": got[0] == expected[0],
                      "equal": bool((got[1] == expected[1]).all()), "cells": [b.cells for b in layout.blocks],
@@ -207,26 +207,26 @@ def shrink_window(lab: Lab) -> Any:
 
 
 def grow(lab: Lab) -> Any:
-    """A chat of four turns, 240 tokens read and 24 generated in each, in a context that grows and in one that need not."""
+    """A chat of four turns, 240 tokens read and 16 generated in each, in a context that grows and in one that need not."""
     tokens, n_threads = lab.tokens(960), lab.threads_that_show_layout
 
     def chat(cells: int) -> tuple[list[int], np.ndarray, int]:
         ctx, held, steps, chosen = lab.context(cells, n_threads=n_threads), 0, 0, []
         for turn in range(4):
-            if held + 264 > cells:
+            if held + 256 > cells:
                 saved = lab.transfer.save_sequence(ctx)
                 lab.free(ctx)
                 cells, steps = cells + 256, steps + 1
                 ctx = lab.context(cells, n_threads=n_threads)
                 assert lab.transfer.restore_sequence(ctx, saved)
             logits = lab.read(ctx, tokens[240 * turn : 240 * turn + 240])
-            reply, logits = lab.greedy(ctx, logits, 24)
-            held, chosen = held + 264, chosen + reply
+            reply, logits = lab.greedy(ctx, logits, 16)
+            held, chosen = held + 256, chosen + reply
         lab.free(ctx)
         return chosen, logits, steps
 
-    expected, expected_logits, _ = chat(1280)
-    chosen, logits, steps = chat(512)
+    expected, expected_logits, _ = chat(1024)
+    chosen, logits, steps = chat(256)
     return {
         "steps": steps,
         "text": chosen == expected,

@@ -13,15 +13,8 @@ from typing import Any
 import llama_cpp.llama_cpp as bindings
 import numpy as np
 
-from kvdesk.backend.llama.kv_state import (
-    HEADER,
-    CannotConvert,
-    State,
-    StateLayout,
-    describe_state,
-    sequence_state,
-    without_passed_cells,
-)
+from kvdesk.backend.llama.kv_layout import CannotConvert, State, StateLayout
+from kvdesk.backend.llama.kv_state import HEADER, describe_state, sequence_state, without_passed_cells
 from kvdesk.errors import EngineError
 
 lib: Any = bindings
