@@ -122,6 +122,7 @@ class Worker:
         try:
             self._run(command)
         except KvdeskError as error:
+            self._let_go_if_lost()
             self._send(
                 m.Failed(
                     kind=type(error).__name__,
@@ -135,10 +136,16 @@ class Worker:
             )
         except Exception as error:  # noqa: BLE001 - a bug of ours must not take the conversation's cells with it
             traceback.print_exc()
+            self._let_go_if_lost()
             sentence = (
                 f"The engine failed in an unforeseen way ({type(error).__name__}: {error}); its log has the details."
             )
             self._send(m.Failed("EngineError", sentence, request_id, model_kept=self._session is not None))
+
+    def _let_go_if_lost(self) -> None:
+        """Without a context there is nothing to chat with: give the weights' memory back too."""
+        if self._session and self._session.is_lost:
+            self._unload()
 
     def _run(self, command: m.Command) -> None:
         match command:

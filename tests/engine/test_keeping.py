@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kvdesk.backend import messages as m
@@ -91,4 +92,71 @@ def test_an_engine_killed_while_it_keeps_leaves_the_old_snapshot(tmp_path: Path)
     with Desk(tmp_path, kept) as desk:
         desk.load(path)
         _, stats = desk.answer(LONG, first, "go on", conversation_id="one")
+        assert stats.reused_tokens >= before.prompt_tokens
+
+
+def test_an_engine_killed_while_it_grows_leaves_the_old_snapshot(tmp_path: Path) -> None:
+    path, kept = write_tiny("llama", tmp_path), tmp_path / "kept"
+    small = ContextSettings(n_ctx=2048, initial_ctx=256, n_threads=1)
+    with Desk(tmp_path, kept) as desk:
+        desk.load(path, small)
+        first, before = desk.answer("a story", conversation_id="one")
+        desk.engine.send(m.Unload())
+        desk.until(m.Unloaded)
+        desk.load(path, small)
+        desk.ask("a story", first, "go on " * 300, conversation_id="one")
+        desk.until(m.GrowWanted)
+        pid = desk.engine.pid
+        assert pid is not None
+        desk.engine.send(m.GrowAnswer("grow"))
+        os.kill(pid, signal.SIGKILL)
+        assert "while writing a reply" in str(desk.until(Died).error)
+        desk.load(path, small)
+        _, stats = desk.answer("a story", first, "go on", conversation_id="one")
+        assert stats.reused_tokens >= before.prompt_tokens
+
+
+def test_an_engine_killed_while_it_converts_leaves_the_old_snapshot(tmp_path: Path) -> None:
+    path, kept = write_tiny("llama", tmp_path), tmp_path / "kept"
+    with Desk(tmp_path, kept) as desk:
+        desk.load(path)
+        first, before = desk.answer(LONG, conversation_id="one")
+        desk.engine.send(m.Unload())
+        desk.until(m.Unloaded)
+        desk.load(path)
+        desk.answer(LONG, first, "go on", conversation_id="one")
+        pid = desk.engine.pid
+        assert pid is not None
+        desk.engine.send(m.SetContext(ContextSettings(n_ctx=2048, n_threads=1, type_k="q8_0")))
+        os.kill(pid, signal.SIGKILL)
+        desk.until(Died)
+        desk.load(path)
+        _, stats = desk.answer(LONG, first, "go on", conversation_id="one")
+        assert stats.reused_tokens >= before.prompt_tokens
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="needs prlimit")
+def test_a_growth_that_finds_no_memory_is_asked_about_and_the_old_cells_are_back(tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path, n_layer=8, n_embd=512, n_head=8, n_head_kv=8)
+    with Desk(tmp_path) as desk:
+        loaded = desk.load(
+            path, ContextSettings(n_ctx=8192, initial_ctx=4096, n_threads=1, n_ubatch=64, type_k="f32", type_v="f32")
+        )
+        first, before = desk.answer("x" * 3000)
+        pid = desk.engine.pid
+        assert pid is not None
+        engine = psutil.Process(pid)
+        room = loaded.context.kv.bytes_allocated * 8 // 5  # holds the copy and the old cells, not twice as many
+        engine.rlimit(psutil.RLIMIT_AS, (engine.memory_info().vms + room, -1))
+        asked: list[m.GrowWanted] = []
+
+        def answer(wanted: m.GrowWanted) -> m.GrowAnswer:
+            asked.append(wanted)
+            return m.GrowAnswer("stop" if wanted.failed else "grow")
+
+        desk.growth = answer
+        _, stats = desk.answer("x" * 3000, first, "y" * 1500)
+        assert stats.stop_reason is m.StopReason.CONTEXT_FULL
+        assert "could not make a context" in asked[-1].failed or "no memory to hold" in asked[-1].failed
+        _, stats = desk.answer("x" * 3000, first, "go on")
         assert stats.reused_tokens >= before.prompt_tokens

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from kvdesk.backend.llama import library, report
+from kvdesk.backend.llama import held, library, report
 from kvdesk.backend.llama.kv_state import cut_keeps_window
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
@@ -63,9 +63,9 @@ class Context:
         self.ptr = ptr
         self.memory = lib.llama_get_memory(ptr)
         self.n_ctx: int = lib.llama_n_ctx_seq(ptr)
-        self.caches = report.caches(self.log_lines)
         self.flash_attn = report.flash_attention(self.log_lines, settings.flash_attn)
-        self.buffers = report.buffers(self.log_lines)
+        self.buffers = held.buffers(ptr, model.log_lines + self.log_lines)
+        self.caches = held.caches(self.log_lines, self.buffers)
         self._one = (lib.llama_token * 1)()
 
     def decode(self, tokens: Sequence[int]) -> int:

@@ -279,13 +279,36 @@ class Session:
         try:
             made = Context(self.model, self.settings, cells, self.abort)
         except ContextFailed:
-            self._put_back(Context(self.model, self.settings, before, self.abort), state)
+            self._go_back(before, state)
             raise
         self._put_back(made, state)
         self.on_grown(GrowStep(len(self.tokens), before, made.n_ctx, (time.monotonic() - started) * 1000))
 
     def _saved(self) -> memoryview | None:
-        return save_sequence(self.context.ptr) if self.tokens else None
+        """The cells as bytes, None for none. Raises ContextFailed where there is no memory for the copy."""
+        try:
+            return save_sequence(self.context.ptr) if self.tokens else None
+        except MemoryError:
+            raise ContextFailed(
+                "There is no memory to hold the conversation's cells while the context changes."
+            ) from None
+
+    def _go_back(self, cells: int, state: memoryview | None) -> None:
+        """Make the context as it was. Raises EngineError, and has none then, where there is no memory even for that."""
+        try:
+            made = Context(self.model, self.settings, cells, self.abort)
+        except ContextFailed:
+            self.tokens, self.known, self.checkpoints = [], [], []
+            raise EngineError(
+                "There is no memory left even for the context as it was; close other programs or load the model anew "
+                "with a shorter context. The conversation is whole."
+            ) from None
+        self._put_back(made, state)
+
+    @property
+    def is_lost(self) -> bool:
+        """There is no context any more."""
+        return self.context.ptr is None
 
     def _put_back(self, made: Context, state: memoryview | None) -> None:
         self.context = made
@@ -315,7 +338,7 @@ class Session:
         except (ContextFailed, EngineError, Cancelled):
             self.context.close()
             self.settings, self.limit = old
-            self._put_back(Context(self.model, self.settings, old_cells, self.abort), state)
+            self._go_back(old_cells, state)
             self.tokens, self.checkpoints = tokens, checkpoints
             raise
 
