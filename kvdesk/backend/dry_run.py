@@ -116,10 +116,13 @@ class DryRun:
             raise PlanError(f"{self._missing[0].name} is missing, so llama.cpp cannot plan this model.")
         if settings.model.rpc_servers != self._rpc_servers:
             self.let_go()  # devices cannot be taken back from a process
-        try:
-            answer = self._answer(settings)
-        except (EOFError, OSError):
-            self.let_go()  # perhaps it was killed while it waited; only a second death is blamed on the question
+        answer = None
+        if self.pid is not None:
+            try:
+                answer = self._answer(settings)
+            except (EOFError, OSError):
+                self.let_go()  # perhaps someone else killed it while it waited: a fresh one shall show
+        if answer is None:
             try:
                 answer = self._answer(settings)
             except (EOFError, OSError):
@@ -136,7 +139,7 @@ class DryRun:
         return self._receive(connection)
 
     def _start(self, rpc_servers: tuple[str, ...]) -> Connection:
-        if self._connection and self._process and self._process.is_alive():
+        if self._connection and self.pid is not None:
             return self._connection
         self.let_go()
         context = multiprocessing.get_context("spawn")
