@@ -23,8 +23,8 @@ PACKAGE = "kvdesk"
 QT = "PySide6|shiboken6|pyqtgraph"
 FACES = r"kvdesk\.(cli|__main__|\w+_command|terminal_record)"
 LLAMA = r"kvdesk\.backend\.llama"
-ENTRIES = r"kvdesk\.backend\.(\w+_)?worker"
-"""Modules that a process of its own starts in: ``worker.py``, ``dry_run_worker.py``."""
+ENTRIES = r"kvdesk\.backend\.(dry_run_|rpc_)?worker"
+"""Modules that a process of its own starts in: the engine, the dry run's helper, the server behind ``kvdesk worker``."""
 PURE = (
     r"kvdesk\.errors"
     r"|kvdesk\.backend\.(architectures|chat|chat_file|cost_line|estimate|explain|footprint|layer_facts|messages|options"
@@ -35,7 +35,7 @@ DOERS = frozenset(
     {"dry_run", "engine", "machine", "monitor", "planner", "pricing", "recorder", "snapshots", "store", "store_thread"}
 )
 """Modules of ``backend`` with threads, processes, files or readings of their own."""
-DOER_KNOWS = {"planner": {"pricing"}, "pricing": {"dry_run"}, "store_thread": {"store"}}
+DOER_KNOWS = {"planner": {"pricing"}, "pricing": {"dry_run", "machine"}, "store_thread": {"store"}}
 """The few that are built on another; everybody else is joined by ``ui/app.py``, the controllers or a command."""
 
 
