@@ -37,6 +37,7 @@ PROGRESS_STEP = 0.01
 
 def worker_main(connection: Connection, log_path: str, environment: dict[str, str]) -> None:
     """Entry of the engine process. Everything it or llama.cpp prints, and a fault's stack, goes to ``log_path``."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy converts cells; more threads only wait for memory
     os.environ.update(environment)
     _print_to(Path(log_path))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is the app's to answer

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -16,12 +17,12 @@ from kvdesk.backend import planner as p
 from kvdesk.backend.calibration import Comparison
 from kvdesk.backend.engine import BUSY, Died, Engine, EngineEvent, EngineState, FellBack, StateChanged
 from kvdesk.backend.model_file import ModelFile, read_model_file
-from kvdesk.backend.plan import MemoryPlan
-from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.plan import MemoryPlan, domain_name
+from kvdesk.backend.settings import ContextSettings, EngineSettings
 from kvdesk.ui.bridge import Bridge
 from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.model_bar import ModelBar
-from kvdesk.ui.numbers import format_bytes, format_tokens
+from kvdesk.ui.numbers import format_bytes, format_ms, format_tokens
 from kvdesk.ui.options_card import OptionsCard, PricedChoice, choices_of
 from kvdesk.ui.settings_panel import SettingsPanel
 
@@ -121,12 +122,15 @@ class EngineController(QObject):
         if isinstance(read, Exception):
             self.noticed.emit(str(read), "error")
             return
-        settings = self._settings_for(read)
-        self._waiting = (read, settings)
+        self._ask_to_load(read, self._settings_for(read))
+
+    def _ask_to_load(self, file: ModelFile, settings: EngineSettings) -> None:
+        """Price ``file`` with ``settings``; the answer decides."""
+        self._waiting = (file, settings)
         self._card.hide()
-        self._panel.show_model(read)
+        self._panel.show_model(file)
         self._panel.show_settings(settings)
-        self._wait_plan_id = self._planner.plan(read.path, settings)
+        self._wait_plan_id = self._planner.plan(file.path, settings)
 
     def _on_plan_for_load(self, plan: MemoryPlan | None) -> None:
         """The price of what waits to be loaded is known, or cannot be (None: the engine will say why)."""
@@ -154,8 +158,12 @@ class EngineController(QObject):
         if settings.model.rpc_servers:
             self._planner.let_go()
         self.happened.emit(
-            "load", self.tr("Loading {0}").format(file.name), {"path": str(file.path), "settings": settings.to_dict()}
+            "load",
+            self.tr("Loading {0}").format(file.name),
+            {"model": file.name, "path": str(file.path), "settings": settings.to_dict()},
         )
+        if self.context is None:
+            self.model_gone.emit(self.tr("The model is being loaded."))
         self._engine.load(file.path, settings)
 
     def reload(self, n_ctx: int | None = None) -> None:
@@ -189,6 +197,10 @@ class EngineController(QObject):
         else:
             self.settings = settings
             self._engine.send(m.SetContext(settings.context))
+
+    def reprice(self) -> None:
+        """What the edited settings are held against has changed (the margin)."""
+        self._price(self._panel.edited)
 
     def _price(self, settings: EngineSettings) -> None:
         target = self._waiting[0] if self._waiting else self.file
@@ -359,9 +371,18 @@ class EngineController(QObject):
             self._planner.kv_table(self.file.path, self.settings)
             self._planner.capacity(self.file.path, self.settings, CAPACITY_SEQUENCES, CAPACITY_LENGTHS)
             self._curve_timer.start()
-        self.happened.emit("ready", self.tr("Ready after {0:.1f} s").format(event.elapsed_ms / 1000), {})
+        self.happened.emit(
+            "ready",
+            self.tr("Ready after {0}").format(format_ms(event.elapsed_ms)),
+            {
+                "model": event.model.name,
+                "elapsed_ms": event.elapsed_ms,
+                "components": _components(event.context.buffers),
+            },
+        )
 
     def _on_context_made(self, context: m.ContextFacts) -> None:
+        before = (self._before[1] if self._before else self.settings).context
         self._set_context(context)
         self._panel.show_settings(self.settings)
         done = {
@@ -371,11 +392,20 @@ class EngineController(QObject):
             "dropped": self.tr("its tokens did not fit and will be read again with the next message"),
             "new": self.tr("it was empty"),
         }[context.how].format(format_tokens(context.kept_tokens))
-        sentence = self.tr("Context recreated in {0:.0f} ms without reloading the weights; {1}.").format(
-            context.elapsed_ms, done
+        sentence = self.tr("Context recreated in {0} without reloading the weights; {1}.").format(
+            format_ms(context.elapsed_ms), done
         )
         self.noticed.emit(sentence, "note")
-        self.happened.emit("settings", sentence, {"how": context.how, "settings": context.settings.to_dict()})
+        self.happened.emit(
+            "settings",
+            sentence,
+            {
+                "how": context.how,
+                "from": _only_changed(before, context.settings),
+                "to": _only_changed(context.settings, before),
+                "components": _components(context.buffers),
+            },
+        )
         if self.file:
             self.applied.emit(str(self.file.path), self.settings)
             self._edit_plan_id = self._planner.plan(self.file.path, self.settings)
@@ -387,7 +417,17 @@ class EngineController(QObject):
         sentence = self.tr("Context grown from {0} to {1} tokens in {2:.0f} ms").format(
             format_tokens(step.from_cells), format_tokens(step.to_cells), step.ms
         )
-        self.happened.emit("grow", sentence, {"from_cells": step.from_cells, "to_cells": step.to_cells, "ms": step.ms})
+        self.happened.emit(
+            "grow",
+            sentence,
+            {
+                "at_tokens": step.at_tokens,
+                "from_cells": step.from_cells,
+                "to_cells": step.to_cells,
+                "ms": step.ms,
+                "components": _components(event.context.buffers),
+            },
+        )
 
     def _set_context(self, context: m.ContextFacts | None) -> None:
         self.context = context
@@ -476,8 +516,9 @@ class EngineController(QObject):
             self._answer_growth(m.GrowAnswer(action, kind, kind))
         elif self._waiting:
             file, settings = self._waiting
-            self._card.hide()
             chosen = settings if key == LOAD_ANYWAY else self._options[int(key)]
+            self._undo = (file, settings)
+            self._card.show_taken(key)
             self._panel.show_settings(chosen)
             self._load(file, chosen)
 
@@ -488,8 +529,9 @@ class EngineController(QObject):
             self._panel.show_settings(self.settings)
 
     def _on_undo_requested(self, _key: str) -> None:
-        if self._before:
-            self.apply(self._before[1])
+        if self._undo:
+            self._engine.stop()
+            self._ask_to_load(*self._undo)
 
     def compare(self, held: dict[str, int | None]) -> None:
         """After the first reply: hold what the engine really has against the plan, and learn from it."""
@@ -500,3 +542,22 @@ class EngineController(QObject):
     def curve_types(self) -> Sequence[tuple[str, str]]:
         """The pairs of cache types that are drawn."""
         return CURVE_TYPES
+
+
+def _components(buffers: Sequence[m.Buffer]) -> list[dict[str, Any]]:
+    """What llama.cpp holds, as the session log names it: what is drawn of the samples after it."""
+    return [
+        {
+            "domain": domain_name(one.device),
+            "name": one.kind.value,
+            "predicted_bytes": None,
+            "actual_bytes": one.size_bytes,
+        }
+        for one in buffers
+    ]
+
+
+def _only_changed(settings: ContextSettings, other: ContextSettings) -> dict[str, Any]:
+    """The fields of ``settings`` that ``other`` has otherwise, nested as in EngineSettings."""
+    theirs = other.to_dict()
+    return {"context": {name: value for name, value in settings.to_dict().items() if value != theirs[name]}}

@@ -31,7 +31,7 @@ CHECKPOINT_BYTES_MAX = 256 * 1024 * 1024
 """What checkpoints may hold in all; the newest one is kept whatever its size."""
 
 
-SAMPLE_TOKENS = 4
+SAMPLE_TOKENS = 2
 """Tokens decoded in the old and the new context to learn how the one's cells become the other's."""
 
 
@@ -168,7 +168,8 @@ class Session:
         """Remember this point, if the model is one whose cells cannot always be cut back."""
         model = self.model
         passes_window = 0 < model.n_swa < len(self.tokens) and not self.settings.swa_full
-        if not (model.is_recurrent or model.is_hybrid or passes_window):
+        forgets = passes_window or lib.llama_memory_seq_pos_min(self.context.memory, 0) > 0
+        if not (model.is_recurrent or model.is_hybrid or forgets):
             return
         if self.checkpoints and self.checkpoints[-1].n_tokens == len(self.tokens):
             return
@@ -238,6 +239,10 @@ class Session:
             lib.llama_memory_seq_rm(memory, 0, n_keep, n_keep + n)
             lib.llama_memory_seq_add(memory, 0, n_keep + n, -1, -n)
             del self.tokens[n_keep : n_keep + n]
+            # llama.cpp turns the keys with the next decode; a save before it would keep them unturned
+            last = self.tokens.pop()
+            self.context.cut(len(self.tokens))
+            self.feed_one(last, ask)
             return n
         kept = self.tokens[:n_keep]
         self.keep_prefix([*kept, -1])
