@@ -92,6 +92,7 @@ class EngineController(QObject):
         self._wait_plan_id = 0
         self._edit_plan_id = 0
         self._smaller_id = 0
+        self._undo: tuple[ModelFile, EngineSettings] | None = None
         self._before: tuple[ModelFile | None, EngineSettings] | None = None
         self._is_comparison_due = False
         self._curve_timer = QTimer(self, singleShot=True, interval=CURVE_DELAY_MS)
@@ -538,10 +539,6 @@ class EngineController(QObject):
         if self.file and self.context:
             real = replace(self.settings, context=replace(self.settings.context, n_ctx=self.context.n_ctx))
             self._planner.compare(self.file.path, real, self.context.buffers, held)
-
-    def curve_types(self) -> Sequence[tuple[str, str]]:
-        """The pairs of cache types that are drawn."""
-        return CURVE_TYPES
 
 
 def _components(buffers: Sequence[m.Buffer]) -> list[dict[str, Any]]:
