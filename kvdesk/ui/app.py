@@ -39,7 +39,6 @@ from kvdesk.ui.memory_controller import MemoryController
 from kvdesk.ui.model_bar import RecentModel
 from kvdesk.ui.theme import Theme, body_font, palette, style_sheet, theme_named
 
-
 DELETED_KEPT_S = 86400.0
 """How long a deleted conversation can still be brought back."""
 
@@ -179,6 +178,7 @@ class App(QObject):
         self.window.restore(state)
         self.window.composer.show_closed(self.tr("No model is loaded."))
         self.window.show()
+        self.window.composer.setFocus()
         self.monitor.start()
         QTimer.singleShot(0, lambda: self._after_first_paint(model, state.conversation_id))
 
@@ -312,6 +312,7 @@ class App(QObject):
     def _on_margin_chosen(self, margin_bytes: int) -> None:
         self.monitor.set_margin(margin_bytes)
         self.planner.set_margin(margin_bytes)
+        self.models.reprice()
         self._save_preferences(margin_bytes=margin_bytes)
 
     def _on_show_log_requested(self) -> None:

@@ -70,6 +70,7 @@ class ApplyBar(QFrame):
     def show_effect(self, words: str, problem: str, is_changed: bool, can_fit: bool) -> None:
         """What applying does, or the ``problem`` that keeps it from being possible."""
         self._effect.setText(problem or words)
+        self._verdict.setVisible(bool(self._verdict.text()) and not problem)  # what is impossible has no price
         set_role(self._effect, "red" if problem else "muted")
         self._apply.setEnabled(is_changed and not problem)
         self._reset.setEnabled(is_changed)

@@ -56,6 +56,7 @@ class NumberBox(QDoubleSpinBox):
         self.set_bounds(meta.get("minimum"), meta.get("maximum"))
         self.setSpecialValueText(meta.get("minimum_means", ""))
         self.setGroupSeparatorShown(meta.get("unit") == "tokens" or self._scale != 1)
+        self.lineEdit().setTextMargins(6, 0, 0, 0)  # a style sheet's padding does not reach the text
         self.setKeyboardTracking(False)  # 3, 32, 327 on the way to 32768 are nobody's wish
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         _leave_wheel_to_the_page(self)

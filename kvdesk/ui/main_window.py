@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, Qt, Signal
-from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QDragEnterEvent, QDropEvent, QKeySequence, QResizeEvent
+from PySide6.QtGui import (
+    QAction,
+    QActionGroup,
+    QCloseEvent,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeySequence,
+    QPalette,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import QMainWindow, QSplitter, QTabWidget, QVBoxLayout, QWidget
 
 from kvdesk.backend.preferences import THEMES, WindowState
@@ -75,12 +84,15 @@ class MainWindow(QMainWindow):
 
     def _build_layout(self) -> None:
         chat = QWidget()
+        chat.setBackgroundRole(QPalette.ColorRole.Base)  # one surface from the first message to the composer
+        chat.setAutoFillBackground(True)
         column = QVBoxLayout(chat)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
         column.addWidget(self.transcript, 1)
         cards = QVBoxLayout()
-        cards.setContentsMargins(12, 0, 12, 0)
+        cards.setContentsMargins(8, 0, 8, 8)
+        cards.setSpacing(8)
         cards.addWidget(self.crash_card)
         cards.addWidget(self.options_card)
         self.crash_card.hide()
@@ -101,8 +113,8 @@ class MainWindow(QMainWindow):
             self._columns.addWidget(widget)
             self._columns.setStretchFactor(index, stretch)
             self._columns.setCollapsible(index, False)
-        self._columns.setSizes([240, 760, 440])
-        self._side.setSizes([520, 380])
+        self._columns.setSizes([240, 740, 460])
+        self._side.setSizes([560, 340])
         page = QWidget()
         rows = QVBoxLayout(page)
         rows.setContentsMargins(0, 0, 0, 0)
@@ -118,7 +130,9 @@ class MainWindow(QMainWindow):
         file.addAction(self._action(self.tr("E&ject model"), "", self.model_bar.eject_requested.emit))
         file.addSeparator()
         file.addAction(self._action(self.tr("&Import conversation..."), "", self.import_requested.emit))
-        file.addAction(self._action(self.tr("Export as &Markdown..."), "", lambda: self.export_requested.emit("markdown")))
+        file.addAction(
+            self._action(self.tr("Export as &Markdown..."), "", lambda: self.export_requested.emit("markdown"))
+        )
         file.addAction(self._action(self.tr("Export as &JSON..."), "", lambda: self.export_requested.emit("json")))
         file.addSeparator()
         file.addAction(self._action(self.tr("&Quit"), "Ctrl+Q", self.close))

@@ -87,6 +87,7 @@ class SamplingPanel(QWidget):
         prompt.setToolTip(self.tr("Comes before the conversation in every prompt; its tokens take context."))
         prompt.setPlaceholderText(self.tr("How the model should behave. Empty: nothing is said."))
         prompt.setTabChangesFocus(True)
+        prompt.document().setDocumentMargin(8)
         prompt.setFixedHeight(PROMPT_LINES * prompt.fontMetrics().lineSpacing() + 24)
         prompt.textChanged.connect(lambda: self.system_prompt_changed.emit(prompt.toPlainText()))
         return prompt

@@ -181,7 +181,7 @@ class MemoryDock(QWidget):
 def _page(*widgets: QWidget, scrolls: bool = True) -> QWidget:
     page = QWidget()
     column = QVBoxLayout(page)
-    column.setContentsMargins(4, 8, 4, 8)
+    column.setContentsMargins(8, 8, 8, 8)
     column.setSpacing(8)
     for widget in widgets:
         column.addWidget(widget)
