@@ -120,6 +120,7 @@ class Engine:
         self._log_path = log_dir / "engine.log"
         self._loading: m.Load | None = None
         self._fell_back = False
+        self._rpc_servers: set[str] = set()
         self._request_id = 0
         self._stop_sent: float | None = None
         self._oom_kills = 0
@@ -196,6 +197,7 @@ class Engine:
             return None
         if isinstance(command, m.Load):
             self._loading, self._fell_back = command, False
+            self._let_go_of_workers(set(command.settings.model.rpc_servers))
             self._start()
         if isinstance(command, m.Stop):
             if self._state not in BUSY:
@@ -203,6 +205,13 @@ class Engine:
             self._stop_sent = self._stop_sent or time.monotonic()
         self._forward(command)
         return command
+
+    def _let_go_of_workers(self, wanted: set[str]) -> None:
+        """End a process that knows network workers which are not ``wanted``: llama.cpp cannot forget a device and would
+        put layers of the next model there."""
+        if not self._rpc_servers <= wanted:
+            self._end()
+        self._rpc_servers = wanted
 
     def _forward(self, command: m.Command) -> None:
         if not self._pipe:
@@ -312,7 +321,8 @@ class Engine:
         self._release()
         self._request_id, self._stop_sent = 0, None
         loading = self._loading
-        if during is EngineState.WARMING and loading and loading.settings.model.use_extra_bufts and not self._fell_back:
+        trying = during in (EngineState.LOADING, EngineState.WARMING)
+        if trying and loading and loading.settings.model.use_extra_bufts and not self._fell_back:
             self._fell_back = True
             model = replace(loading.settings.model, use_extra_bufts=False)
             self._loading = replace(loading, settings=replace(loading.settings, model=model))

@@ -224,14 +224,6 @@ def test_the_log_alone_is_nearly_as_good(folder: Path) -> None:
             assert abs(logged.bytes_of(kind) - whole.bytes_of(kind)) < 32 * 1024, (architecture, kind)
 
 
-def test_engine_and_dry_run_ask_for_the_same_context() -> None:
-    from kvdesk.backend.llama import context, params
-
-    for settings in (ContextSettings(), ContextSettings(type_k="q8_0", type_v="q4_0", flash_attn="on", n_seq_max=4)):
-        engine, planned = context.context_params(settings, 4096), params.context_params(settings, 4096)
-        assert bytes(planned) == bytes(engine)
-
-
 def test_what_is_too_large_to_ask_for_is_extended_from_what_is_not(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

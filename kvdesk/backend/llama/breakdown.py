@@ -30,28 +30,6 @@ class _Map(ctypes.Structure):
     _fields_ = [("words", _Word * (3 if sys.platform == "darwin" else 6))]
 
 
-class _Caps(ctypes.Structure):
-    """struct ggml_backend_dev_caps (ggml-backend.h)."""
-
-    _fields_ = [
-        (name, ctypes.c_bool) for name in ("async_", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
-    ]
-
-
-class _Props(ctypes.Structure):
-    """struct ggml_backend_dev_props (ggml-backend.h)."""
-
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("description", ctypes.c_char_p),
-        ("memory_free", _Word),
-        ("memory_total", _Word),
-        ("type", ctypes.c_int),
-        ("device_id", ctypes.c_char_p),
-        ("caps", _Caps),
-    ]
-
-
 def _function(name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
     """A private handle on ``name``, so that other modules' declarations of it stay as they are."""
     address = ctypes.cast(getattr(ggml, name), ctypes.c_void_p).value or 0
@@ -64,7 +42,6 @@ _buft_device = _function("ggml_backend_buft_get_device", _pointer, _pointer)
 _buft_is_host = _function("ggml_backend_buft_is_host", ctypes.c_bool, _pointer)
 _dev_buft = _function("ggml_backend_dev_buffer_type", _pointer, _pointer)
 _dev_by_type = _function("ggml_backend_dev_by_type", _pointer, ctypes.c_int)
-_dev_props = _function("ggml_backend_dev_get_props", None, _pointer, ctypes.POINTER(_Props))
 _buffer_type = _function("ggml_backend_buffer_get_type", _pointer, _pointer)
 _tensor_name = _function("ggml_get_name", ctypes.c_char_p, _pointer)
 
@@ -117,9 +94,7 @@ def _share(buffer_type: int, model: int, context: int, compute: int) -> Share:
     device = _buft_device(buffer_type)
     in_ram = _buft_is_host(buffer_type) or not device
     owner = device or _dev_by_type(0)  # the CPU's default buffer type names no device
-    props = _Props()
-    _dev_props(owner, ctypes.byref(props))
-    can_map = props.caps.buffer_from_host_ptr and buffer_type == _dev_buft(owner)
+    can_map = library.device_props(owner).caps.buffer_from_host_ptr and buffer_type == _dev_buft(owner)
     name = _buft_name(buffer_type).decode("utf-8", "replace")
     domain = "CPU" if in_ram or library.device_kind(owner) in ("cpu", "accel") else library.device_name(owner)
     return Share(buffer_type, name, domain, bool(can_map), model, context, compute)

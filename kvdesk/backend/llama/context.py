@@ -6,38 +6,18 @@ What the cells mean (which conversation, which tokens) is session.py's; saving a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import psutil
-
-from kvdesk.backend.llama import held, library, report
+from kvdesk.backend.llama import allocated, library, report
 from kvdesk.backend.llama.kv_state import cut_keeps_window
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
+from kvdesk.backend.llama.params import context_params
 from kvdesk.backend.messages import BufferKind, KvState
 from kvdesk.backend.settings import ContextSettings, pad256
 from kvdesk.errors import ContextFailed, EngineError
 
 OK, ABORTED = 0, 2
 """What llama_decode returns that is no error (llama.h)."""
-
-
-def context_params(settings: ContextSettings, n_ctx: int) -> Any:
-    """llama.cpp's parameters for ``n_ctx`` cells. One output row: logits are needed for the last token only."""
-    threads = settings.n_threads or psutil.cpu_count(logical=False) or 1
-    params = lib.llama_context_default_params()
-    params.n_ctx = n_ctx
-    params.n_batch = settings.n_batch
-    params.n_ubatch = settings.n_ubatch
-    params.n_seq_max = settings.n_seq_max
-    params.n_outputs_max = settings.n_seq_max
-    params.n_threads = params.n_threads_batch = threads
-    params.flash_attn_type = library.FLASH_ATTN_TYPES[settings.flash_attn]
-    params.type_k = library.GGML_TYPES[settings.type_k]
-    params.type_v = library.GGML_TYPES[settings.type_v]
-    params.swa_full = settings.swa_full
-    params.no_perf = True
-    return params
 
 
 class Context:
@@ -64,8 +44,8 @@ class Context:
         self.memory = lib.llama_get_memory(ptr)
         self.n_ctx: int = lib.llama_n_ctx_seq(ptr)
         self.flash_attn = report.flash_attention(self.log_lines, settings.flash_attn)
-        self.buffers = held.buffers(ptr, model.log_lines + self.log_lines)
-        self.caches = held.caches(self.log_lines, self.buffers)
+        self.buffers = allocated.buffers(ptr, model.log_lines, self.log_lines)
+        self.caches = allocated.caches(self.log_lines, self.buffers)
         self._one = (lib.llama_token * 1)()
 
     def decode(self, tokens: Sequence[int]) -> int:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import llama_cpp.llama_cpp as bindings
 
 from kvdesk.backend.messages import Device
+from kvdesk.backend.network_worker import check_worker
 from kvdesk.backend.settings import ContextSettings
 from kvdesk.errors import EngineError
 
@@ -44,14 +44,34 @@ def _declare(name: str, restype: Any, *argtypes: Any) -> Any:
     return function
 
 
+class DeviceCaps(ctypes.Structure):
+    """struct ggml_backend_dev_caps (ggml-backend.h)."""
+
+    _fields_ = [
+        (name, ctypes.c_bool) for name in ("async_", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
+    ]
+
+
+class DeviceProps(ctypes.Structure):
+    """struct ggml_backend_dev_props (ggml-backend.h)."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("memory_free", ctypes.c_size_t),
+        ("memory_total", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("device_id", ctypes.c_char_p),
+        ("caps", DeviceCaps),
+    ]
+
+
 _pointer = ctypes.c_void_p
-_size_p = ctypes.POINTER(ctypes.c_size_t)
 _dev_count = _declare("ggml_backend_dev_count", ctypes.c_size_t)
 _dev_get = _declare("ggml_backend_dev_get", _pointer, ctypes.c_size_t)
 _dev_name = _declare("ggml_backend_dev_name", ctypes.c_char_p, _pointer)
-_dev_description = _declare("ggml_backend_dev_description", ctypes.c_char_p, _pointer)
 _dev_type = _declare("ggml_backend_dev_type", ctypes.c_int, _pointer)
-_dev_memory = _declare("ggml_backend_dev_memory", None, _pointer, _size_p, _size_p)
+_dev_props = _declare("ggml_backend_dev_get_props", None, _pointer, ctypes.POINTER(DeviceProps))
 _dev_reg = _declare("ggml_backend_dev_backend_reg", _pointer, _pointer)
 _reg_name = _declare("ggml_backend_reg_name", ctypes.c_char_p, _pointer)
 _reg_by_name = _declare("ggml_backend_reg_by_name", _pointer, ctypes.c_char_p)
@@ -139,21 +159,37 @@ def device_kind(dev: int) -> str:
     return _DEVICE_KINDS.get(_dev_type(dev), "gpu")
 
 
+def device_props(dev: int) -> DeviceProps:
+    """What ggml says of a device pointer."""
+    props = DeviceProps()
+    _dev_props(dev, ctypes.byref(props))
+    return props
+
+
+def device_pointers() -> list[int]:
+    """Every ggml device, in the order of ``devices``."""
+    return [_dev_get(index) for index in range(_dev_count())]
+
+
 def devices() -> tuple[Device, ...]:
-    """Every ggml device. Memory of the CPU device is None: ggml reports the total as free on Linux."""
-    found: list[Device] = []
-    for index in range(_dev_count()):
-        dev = _dev_get(index)
-        kind = device_kind(dev)
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        if kind not in ("cpu", "accel"):
-            _dev_memory(dev, ctypes.byref(free), ctypes.byref(total))
-        known = total.value > 0
-        description = _dev_description(dev).decode("utf-8", "replace")
-        found.append(
-            Device(device_name(dev), description, kind, free.value if known else None, total.value if known else None)
-        )
-    return tuple(found)
+    """Every ggml device. Memory of the CPU device is None: ggml reports the total as free on Linux.
+
+    Asks network workers for their memory, and aborts the process if one is gone.
+    """
+    return tuple(_device(dev) for dev in device_pointers())
+
+
+def _device(dev: int) -> Device:
+    kind, props = device_kind(dev), device_props(dev)
+    known = kind not in ("cpu", "accel") and props.memory_total > 0
+    return Device(
+        props.name.decode("utf-8", "replace"),
+        props.description.decode("utf-8", "replace"),
+        kind,
+        props.memory_free if known else None,
+        props.memory_total if known else None,
+        (props.device_id or b"").decode("utf-8", "replace"),
+    )
 
 
 def has_rpc() -> bool:
@@ -161,24 +197,43 @@ def has_rpc() -> bool:
     return bool(_reg_by_name(b"RPC"))
 
 
-def add_rpc_server(endpoint: str) -> None:
-    """Make the worker at ``endpoint`` (host:port) a device of this process (ggml-rpc.h, ggml_backend_rpc_add_server).
-
-    Raises EngineError with a sentence when the build has no RPC or nobody answers there.
-    """
-    if not re.fullmatch(r"[^\s:]+:\d{1,5}", endpoint):
-        raise EngineError(f"{endpoint!r} is no network worker address; write host:port, for example 192.0.2.7:50052.")
+def rpc_function(name: str) -> int:
+    """The address of a function of the RPC backend (ggml-rpc.h). Raises EngineError when the build has no RPC."""
     reg = _reg_by_name(b"RPC")
-    if not reg:
-        raise EngineError("This build of llama.cpp has no RPC backend, so network workers cannot be used.")
-    address = _reg_proc(reg, b"ggml_backend_rpc_add_server")
-    add = ctypes.CFUNCTYPE(_pointer, ctypes.c_char_p)(address)
-    before = {d.name for d in devices()}
+    address = _reg_proc(reg, name.encode()) if reg else None
+    if not address:
+        raise EngineError(
+            "This build of llama.cpp has no RPC backend, so network workers cannot be used; `make setup` builds one "
+            "that has."
+        )
+    return address
+
+
+_rpc_servers: set[str] = set()
+
+
+def add_new_rpc_servers(endpoints: Sequence[str]) -> None:
+    """``add_rpc_server`` for those that are not there yet: a worker that serves this process already would seem busy."""
+    for endpoint in endpoints:
+        if endpoint not in _rpc_servers:
+            add_rpc_server(endpoint)
+
+
+def add_rpc_server(endpoint: str) -> None:
+    """Make the devices of the worker at ``endpoint`` (host:port) this process's (ggml_backend_rpc_add_server).
+
+    They stay for the life of the process. Raises UsageError for no address, and EngineError with a sentence when the
+    build has no RPC or no worker answers there: llama.cpp itself would abort.
+    """
+    add = ctypes.CFUNCTYPE(_pointer, ctypes.c_char_p)(rpc_function("ggml_backend_rpc_add_server"))
+    check_worker(endpoint)
+    if endpoint in _rpc_servers:
+        return
     server = add(endpoint.encode())
-    if server:
-        _register(server)
-    if not server or {d.name for d in devices()} == before:
-        raise EngineError(f"No network worker answers at {endpoint}; is `kvdesk worker` running there?")
+    if not server:
+        raise EngineError(f"The network worker at {endpoint} lends no device.")
+    _register(server)
+    _rpc_servers.add(endpoint)
 
 
 class AbortFlag:
