@@ -136,7 +136,10 @@ class _TerminalChat:
     def run(self) -> None:
         """Load, answer every prompt, report. Raises what the engine says went wrong."""
         from kvdesk.backend import messages as m
+        from kvdesk.backend.network_worker import check_worker
 
+        for endpoint in self._settings.model.rpc_servers:
+            check_worker(endpoint)
         path = self._args.model.absolute()
         self._record.loading(path, self._settings)
         self._engine.load(path, self._settings)
@@ -196,6 +199,11 @@ class _TerminalChat:
                     print(f"kvdesk chat: {event.failed}", file=sys.stderr)
             case m.Grown():
                 self._grown.append(dataclasses.asdict(event.step))
+            case m.ContextMade():
+                made = event.context
+                self._conversions.append(
+                    {"how": made.how, "tokens": made.kept_tokens, "ms": made.elapsed_ms, **made.settings.to_dict()}
+                )
             case m.Forgot():
                 what = f"{event.n_turns} of the oldest turns" if event.n_turns else f"{event.n_tokens} tokens"
                 print(f"kvdesk chat: the context is full; the model no longer sees {what}.", file=sys.stderr)

@@ -37,7 +37,9 @@ _COMPLAINT = re.compile(
 )
 
 
-def explain(exit_code: int | None, log: str, doing: str, *, oom_killed: bool = False, hung: bool = False) -> EngineDied:
+def explain(
+    exit_code: int | None, log: str, doing: str, *, who: str = "engine", oom_killed: bool = False, hung: bool = False
+) -> EngineDied:
     """The error to show. ``doing`` completes "while ..."; ``oom_killed``: the kernel's counter rose meanwhile.
 
     ``exit_code`` is multiprocessing's: negative is a signal; None when it could not be had.
@@ -64,7 +66,7 @@ def explain(exit_code: int | None, log: str, doing: str, *, oom_killed: bool = F
     else:
         cause, more = _ending(exit_code, signal_name), f". Its last words: {words}" if words else "."
     return EngineDied(
-        f"The engine {cause} while {doing}{more}",
+        f"The {who} {cause} while {doing}{more}",
         exit_code,
         signal_name,
         "\n".join(log.splitlines()[-40:]),

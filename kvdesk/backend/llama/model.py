@@ -186,8 +186,12 @@ class Model:
 
 
 def check_accepted(path: str, settings: ModelSettings) -> None:
-    """Raise ModelFileError if llama.cpp would refuse ``path``; reads the header only (no_alloc needs LOAD_MODE_NONE)."""
+    """Raise ModelFileError if llama.cpp would refuse ``path``, EngineError if a new network worker does not answer.
+
+    Reads the header only (no_alloc needs LOAD_MODE_NONE).
+    """
     log = library.start()
+    library.add_new_rpc_servers(settings.rpc_servers)
     params = model_params(settings)
     params.no_alloc, params.load_mode = True, LOAD_MODE_NONE
     with log.captured() as lines:

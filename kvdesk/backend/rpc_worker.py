@@ -1,0 +1,61 @@
+"""The process behind ``kvdesk worker``: runs llama.cpp's own RPC server, and ends when the pipe to its parent does.
+
+It may die of what its clients send (llama.cpp aborts); worker_command.py sees that and says so.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from kvdesk.backend.messages import Device
+from kvdesk.errors import KvdeskError
+
+
+@dataclass(frozen=True)
+class Lending:
+    """The server is about to listen; ``devices`` are what it lends, memory of the CPU unknown."""
+
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The server cannot run; why."""
+
+    sentence: str
+
+
+def rpc_worker_main(connection: Connection, log_path: str, endpoint: str, n_threads: int) -> None:
+    """Entry of the process: sends Lending, and Refused if serving ends. What llama.cpp prints goes to ``log_path``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in the terminal is the parent's to answer
+    _print_to(log_path)
+    threading.Thread(target=_leave_with_parent, args=(connection,), name="parent", daemon=True).start()
+    try:
+        from kvdesk.backend.llama import library, rpc_server
+
+        library.start()
+        library.rpc_function("ggml_backend_rpc_start_server")
+        connection.send(Lending(rpc_server.lent_devices()))
+        rpc_server.serve(endpoint, n_threads)
+    except KvdeskError as error:
+        connection.send(Refused(str(error)))
+
+
+def _print_to(log_path: str) -> None:
+    file = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    faulthandler.enable(file=2)
+
+
+def _leave_with_parent(connection: Connection) -> None:
+    try:
+        connection.recv()
+    except (EOFError, OSError):
+        os._exit(0)  # the main thread is inside llama.cpp's accept or in a computation nobody waits for
