@@ -12,8 +12,8 @@ import sys
 import llama_cpp.llama_cpp as lib
 
 from kvdesk.backend.llama import breakdown, library
-from kvdesk.backend.llama.params import context_params
 from kvdesk.backend.llama.model import model_params
+from kvdesk.backend.llama.params import context_params
 from kvdesk.backend.settings import EngineSettings
 
 

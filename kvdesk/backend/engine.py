@@ -112,6 +112,8 @@ class Engine:
         self._log_dir = log_dir
         self._snapshots = snapshots
         self._environment = environment or {}
+        self.margin_bytes = m.Load.margin_bytes
+        """What the engine should leave free; told to it with the next load."""
         self._wishes: queue.SimpleQueue[m.Command | None] = queue.SimpleQueue()
         self._wake_out, self._wake_in = multiprocessing.Pipe(duplex=False)
         self._state = EngineState.STOPPED
@@ -148,7 +150,7 @@ class Engine:
 
     def load(self, path: Path, settings: EngineSettings) -> None:
         """Load a model; starts the process when there is none. Ends in Loaded, Failed or Died."""
-        self._wish(m.Load(str(path), settings, self._snapshots))
+        self._wish(m.Load(str(path), settings, self._snapshots, self.margin_bytes))
 
     def send(self, command: m.Command) -> None:
         """Any other command. One that makes no sense in the present state is answered with Failed by the worker."""

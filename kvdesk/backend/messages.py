@@ -181,6 +181,8 @@ class Load:
     path: str
     settings: EngineSettings
     snapshots: SnapshotPlace | None = None
+    margin_bytes: int = 1024 * 1024 * 1024
+    """Memory is short where less than this can still be had: a context larger than its conversation shrinks then."""
 
 
 @dataclass(frozen=True)

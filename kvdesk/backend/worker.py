@@ -200,6 +200,7 @@ class Worker:
         with self._vocabulary:
             self._prompt = Prompt(model)
         self._session = session
+        session.is_memory_short = lambda: _is_short(command.margin_bytes)
         if command.snapshots:
             self._keeper = Keeper(command.snapshots, file.part_paths)
         session.on_grown = lambda step: self._send(m.Grown(step, session.facts("moved", step.ms)))
@@ -266,3 +267,13 @@ class Worker:
             self._inbox.put(answer)
             if isinstance(answer, m.Shutdown):
                 return m.GrowAnswer("stop")
+
+
+def _is_short(margin_bytes: int) -> bool:
+    """Whether less than the margin can still be had, in RAM or on a device."""
+    from kvdesk.backend.cgroup import memory_groups
+    from kvdesk.backend.llama import library
+    from kvdesk.backend.machine import read_ram
+
+    free = [read_ram(groups=memory_groups()).available_bytes, *(device.free_bytes for device in library.devices())]
+    return any(amount is not None and amount < margin_bytes for amount in free)

@@ -70,8 +70,10 @@ class App(QObject):
         chosen = self.preferences
         self.store = StoreThread(paths.data_dir() / FILE_NAME)
         budget = chosen.snapshot_budget_bytes
+        self.snapshots = SnapshotStore(paths.snapshots_dir(), budget)
         place = m.SnapshotPlace(str(paths.snapshots_dir()), budget) if budget else None
         self.engine = Engine(self.bridge.engine_event.emit, paths.log_dir(), place)
+        self.engine.margin_bytes = chosen.margin_bytes
         self.monitor = Monitor(Machine().read)
         self.monitor.set_margin(chosen.margin_bytes)
         self.recorder = Recorder(
@@ -97,6 +99,7 @@ class App(QObject):
             window.conversation_list,
             window.sampling_panel,
             self._new_conversation,
+            self.snapshots.size_of,
             self,
         )
         self.models = EngineController(
@@ -159,7 +162,7 @@ class App(QObject):
         window.import_requested.connect(self._on_import_requested)
         window.export_requested.connect(lambda kind: self._on_export_requested(self.chat.conversation.id, kind))
         window.conversation_list.export_requested.connect(self._on_export_requested)
-        window.logs_requested.connect(lambda: self.logs.show())
+        window.logs_requested.connect(self.logs.show)
         window.copy_report_requested.connect(self.logs.copy_report)
         window.theme_chosen.connect(self._on_theme_chosen)
         window.close_requested.connect(self._on_close_requested)
@@ -199,12 +202,10 @@ class App(QObject):
 
     def _drop_snapshots(self, conversation_ids: tuple[str, ...]) -> None:
         """Conversations that are gone for good need no kept cells."""
-        folder = paths.snapshots_dir()
 
         def work() -> None:
-            store = SnapshotStore(folder, self.preferences.snapshot_budget_bytes)
             for conversation_id in conversation_ids:
-                store.delete(conversation_id)
+                self.snapshots.delete(conversation_id)
 
         if conversation_ids:
             self.bridge.in_background(work, lambda _: None)
@@ -312,6 +313,7 @@ class App(QObject):
     def _on_margin_chosen(self, margin_bytes: int) -> None:
         self.monitor.set_margin(margin_bytes)
         self.planner.set_margin(margin_bytes)
+        self.engine.margin_bytes = margin_bytes
         self.models.reprice()
         self._save_preferences(margin_bytes=margin_bytes)
 

@@ -54,6 +54,7 @@ class ChatController(QObject):
         conversation_list: ConversationList,
         sampling_panel: SamplingPanel,
         new_conversation: Callable[[], Conversation],
+        snapshot_size: Callable[[str], int],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
@@ -65,6 +66,7 @@ class ChatController(QObject):
         self._list = conversation_list
         self._sampling_panel = sampling_panel
         self._new_conversation = new_conversation
+        self._snapshot_size = snapshot_size
         self.conversation: Conversation = new_conversation()
         self._is_stored = False
         self._messages: dict[str, Message] = {}
@@ -118,8 +120,14 @@ class ChatController(QObject):
 
     def refresh_list(self) -> None:
         """Show the store's conversations."""
-        query = self._query
-        self.keep(lambda store: store.conversations(query), self._list.show_conversations)
+        query, size_of = self._query, self._snapshot_size
+
+        def work(store: ConversationStore) -> list[chat.ConversationRow]:
+            return [
+                dataclasses.replace(row, snapshot_bytes=size_of(row.id) or None) for row in store.conversations(query)
+            ]
+
+        self.keep(work, self._list.show_conversations)
 
     def _on_search_changed(self, query: str) -> None:
         self._query = query
@@ -429,7 +437,9 @@ class ChatController(QObject):
         turns = chat.to_turns(self.conversation, self._path)
         draft = self._composer.draft()
         self._engine.send(m.CountTokens(-2 * self._counted_id, turns))
-        self._engine.send(m.CountTokens(-2 * self._counted_id - 1, (*turns, m.ChatTurn("user", draft)) if draft else turns))
+        self._engine.send(
+            m.CountTokens(-2 * self._counted_id - 1, (*turns, m.ChatTurn("user", draft)) if draft else turns)
+        )
 
     def _on_tokens_counted(self, event: m.TokensCounted) -> None:
         if event.request_id == -2 * self._counted_id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ class Demo(QObject):
     def _ask(self) -> None:
         self._app.window.resize(1440, 900)
         self._app.chat.new()
+        greedy = dataclasses.replace(self._app.chat.conversation.sampling, temperature=0.0)  # the same answer each time
+        self._app.chat.conversation = dataclasses.replace(self._app.chat.conversation, sampling=greedy)
         self._app.chat.send(self._question)
 
     def _finish(self) -> None:

@@ -384,6 +384,7 @@ class EngineController(QObject):
 
     def _on_context_made(self, context: m.ContextFacts) -> None:
         before = (self._before[1] if self._before else self.settings).context
+        self._is_comparison_due = True
         self._set_context(context)
         self._panel.show_settings(self.settings)
         done = {
@@ -415,9 +416,12 @@ class EngineController(QObject):
     def _on_grown(self, event: m.Grown) -> None:
         self._set_context(event.context)
         step = event.step
-        sentence = self.tr("Context grown from {0} to {1} tokens in {2:.0f} ms").format(
-            format_tokens(step.from_cells), format_tokens(step.to_cells), step.ms
+        words = (
+            self.tr("Context grown from {0} to {1} tokens in {2:.0f} ms")
+            if step.to_cells > step.from_cells
+            else self.tr("Memory is short: context shrunk from {0} to {1} tokens in {2:.0f} ms")
         )
+        sentence = words.format(format_tokens(step.from_cells), format_tokens(step.to_cells), step.ms)
         self.happened.emit(
             "grow",
             sentence,

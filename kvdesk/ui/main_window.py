@@ -114,7 +114,7 @@ class MainWindow(QMainWindow):
             self._columns.setStretchFactor(index, stretch)
             self._columns.setCollapsible(index, False)
         self._columns.setSizes([240, 740, 460])
-        self._side.setSizes([560, 340])
+        self._side.setSizes([600, 300])
         page = QWidget()
         rows = QVBoxLayout(page)
         rows.setContentsMargins(0, 0, 0, 0)
@@ -149,6 +149,9 @@ class MainWindow(QMainWindow):
         self.side_action.setChecked(True)
         view.addAction(self.list_action)
         view.addAction(self.side_action)
+        compact = self._action(self.tr("&Compact memory view"), "", self.memory_dock.set_compact)
+        compact.setCheckable(True)
+        view.addAction(compact)
         themes = view.addMenu(self.tr("&Theme"))
         group = QActionGroup(self)
         for name, words in zip(THEMES, (self.tr("System"), self.tr("Light"), self.tr("Dark")), strict=True):

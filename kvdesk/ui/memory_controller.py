@@ -126,7 +126,9 @@ class MemoryController(QObject):
         self._context = context
         self._monitor.set_buffers(context.buffers if context else ())
         self._monitor.set_kv(context.kv if context else None)
-        self._composer.show_context(context.kv.cells_used if context else None, context.n_ctx_limit if context else None)
+        self._composer.show_context(
+            context.kv.cells_used if context else None, context.n_ctx_limit if context else None
+        )
         if context is None:
             self._monitor.set_predicted(None)
 

@@ -44,7 +44,7 @@ CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full")
 ALLOCATION_FIELDS = ("allocation", "initial_ctx")
 COMPUTE_FIELDS = ("n_batch", "n_ubatch", "n_seq_max", "n_threads")
 MODEL_FIELDS = ("n_gpu_layers", "use_mmap", "use_extra_bufts", "rpc_servers")
-LABEL_WIDTH_PX = 112
+LABEL_WIDTH_PX = 124
 """One width for the labels of all sections, so that the editors line up."""
 CHOICES = {"type_k": CACHE_TYPES, "type_v": CACHE_TYPES, "flash_attn": FLASH_ATTN, "allocation": ALLOCATIONS}
 

@@ -160,3 +160,21 @@ def test_a_growth_that_finds_no_memory_is_asked_about_and_the_old_cells_are_back
         assert "could not make a context" in asked[-1].failed or "no memory to hold" in asked[-1].failed
         _, stats = desk.answer("x" * 3000, first, "go on")
         assert stats.reused_tokens >= before.prompt_tokens
+
+
+def test_a_short_conversation_gives_cells_back_only_when_memory_is_short(tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path)
+    settings = ContextSettings(n_ctx=8192, initial_ctx=256, n_threads=1, n_ubatch=128)
+    with Desk(tmp_path, tmp_path / "kept") as desk:
+        for margin, shrinks in ((0, False), (1 << 60, True)):
+            desk.engine.margin_bytes = margin
+            desk.load(path, settings)
+            desk.answer("x" * 3000, conversation_id="long")
+            before = len(desk.of(m.Grown))
+            desk.answer("hi", conversation_id="short")
+            steps = [event.step for event in desk.of(m.Grown)][before:]
+            assert bool(steps) is shrinks
+            if shrinks:
+                assert steps[0].to_cells < steps[0].from_cells
+        _, stats = desk.answer("x" * 3000, conversation_id="long")
+        assert stats.reused_tokens > 2500

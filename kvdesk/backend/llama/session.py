@@ -75,6 +75,8 @@ class Session:
         self.checkpoints: list[Checkpoint] = []
         self.on_grown: Callable[[GrowStep], None] = _ignore
         """Called after each change of size."""
+        self.is_memory_short: Callable[[], bool] = bool
+        """Whether other programs need what this context has too much of."""
         self.on_changed: Callable[[], None] = _ignore
         """Called when the answer to a growth step was to convert the cells."""
         self.on_forgotten: Callable[[int], None] = _ignore
@@ -274,6 +276,13 @@ class Session:
                 self.on_forgotten(self.shift(self.n_keep, ask))
             else:
                 raise ContextFull
+
+    def shrink(self, n_tokens: int) -> None:
+        """Give back what a conversation of ``n_tokens`` does not need, if that is half or more and memory is short."""
+        first, _ = contexts.first_cells(self.settings, lib.llama_model_n_ctx_train(self.model.ptr))
+        cells = max(first, pad256(n_tokens + self.settings.n_ubatch))
+        if 2 * cells <= self.context.n_ctx and len(self.tokens) < cells and self.is_memory_short():
+            self.resize(cells)
 
     def resize(self, cells: int) -> None:
         """Move everything into a context of ``cells``. Raises ContextFailed with the old size back in place."""

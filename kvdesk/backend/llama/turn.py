@@ -101,6 +101,8 @@ class Turn:
             session.start_conversation(request.conversation_id)
             if self._keeper and self._keeper.bring_back(session, request.conversation_id, tokens, self._ask):
                 tokens = self._tokens(turns)
+            session.keep_prefix(tokens)
+            session.shrink(len(tokens))
         session.n_keep = self._kept_prefix(turns, tokens)
         session.on_forgotten = lambda n: self._send(Forgot(request.request_id, 0, n))
         known = common_prefix(session.known, tokens)
