@@ -5,6 +5,7 @@ What the cells mean (which conversation, which tokens) is session.py's; saving a
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 from kvdesk.backend.llama import allocated, library, report
@@ -49,17 +50,19 @@ class Context:
         self._one = (lib.llama_token * 1)()
 
     def decode(self, tokens: Sequence[int]) -> int:
-        """Append ``tokens`` to sequence 0; the last one's logits are kept. Returns OK or ABORTED.
+        """Append ``tokens`` to sequence 0, without logits: with a large vocabulary they cost as much as many tokens.
+        Returns OK or ABORTED.
 
         Raises EngineError on anything else; cells of the failed batch are gone then (llama-context.cpp, decode).
         """
         n = len(tokens)
         array = (lib.llama_token * n)(*tokens)
-        status = lib.llama_decode(self.ptr, lib.llama_batch_get_one(array, n))
-        return self._checked(status)
+        batch = lib.llama_batch_get_one(array, n)
+        batch.logits = (ctypes.c_int8 * n)()
+        return self._checked(lib.llama_decode(self.ptr, batch))
 
     def decode_one(self, token: int) -> int:
-        """As decode, for one token, without making arrays: the token loop's call."""
+        """As decode, for one token, with its logits and without making arrays: the token loop's call."""
         self._one[0] = token
         return self._checked(lib.llama_decode(self.ptr, lib.llama_batch_get_one(self._one, 1)))
 

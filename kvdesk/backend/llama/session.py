@@ -107,10 +107,11 @@ class Session:
         )
 
     def warm_up(self) -> None:
-        """Decode one small batch and forget it: builds that cannot compute on this machine die here and not in a chat."""
+        """Decode a batch and a token and forget them: builds that cannot compute on this machine die here, not in a chat."""
         bos = lib.llama_vocab_bos(self.model.vocab)
         token = max(bos, 0)
         self.context.decode([token, token])
+        self.context.decode_one(token)
         self.context.clear()
 
     # --- keeping what is there ---------------------------------------------------------------------------------
@@ -184,7 +185,8 @@ class Session:
     # --- filling ------------------------------------------------------------------------------------------------
 
     def feed(self, tokens: Sequence[int], ask: GrowQuestion, on_progress: Callable[[int], None] | None = None) -> None:
-        """Decode ``tokens`` after those that are there, a physical batch at a time so that a stop is quick.
+        """Decode ``tokens`` after those that are there, a physical batch at a time so that a stop is quick. What is
+        sampled next needs the logits of a token given to feed_one.
 
         Raises Cancelled, ContextFull or EngineError; the tokens decoded so far stay.
         """
@@ -200,7 +202,7 @@ class Session:
                 on_progress(start + len(part))
 
     def feed_one(self, token: int, ask: GrowQuestion) -> None:
-        """As feed, for the token loop."""
+        """As feed, for the prompt's last token and the token loop: its logits are there afterwards."""
         if len(self.tokens) >= self.context.n_ctx:
             self.make_room(1, ask)
         if self.context.decode_one(token) == ABORTED:

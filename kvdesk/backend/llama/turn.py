@@ -27,6 +27,9 @@ from kvdesk.errors import PromptTooLong
 FLUSH_S = 0.03
 """Text goes up at most this often: about the rate at which a window repaints."""
 
+KV_S = 0.2
+"""Occupancy goes up at most this often while a reply is written: it is for figures, which people read."""
+
 FORGETTING = ("truncate-middle", "rolling")
 """Overflow policies that make room by forgetting."""
 
@@ -86,6 +89,7 @@ class Turn:
         self._completion = 0
         self._first_token: float | None = None
         self._flushed = 0.0
+        self._kv_told = 0.0
         self._prompt_text = ""
 
     def run(self) -> None:
@@ -119,7 +123,7 @@ class Turn:
         try:
             session.feed(tokens[reused:-1], self._ask, progress)
             session.checkpoint()
-            session.feed(tokens[-1:], self._ask)
+            session.feed_one(tokens[-1], self._ask)
             read = len(tokens) - reused
             prompt_s = time.monotonic() - prompt_started
             reason = self._generate()
@@ -271,7 +275,10 @@ class Turn:
         self._text.clear()
         if not text:
             return
-        since = time.monotonic() - self._first_token if self._first_token else 0.0
+        now = time.monotonic()
+        since = now - self._first_token if self._first_token else 0.0
         speed = (self._completion - 1) / since if self._completion > 1 and since > 0 else None
         self._send(TextGenerated(self._request.request_id, text, self._completion, speed))
-        self._send(KvChanged(self._session.kv()))
+        if now - self._kv_told >= KV_S:
+            self._kv_told = now
+            self._send(KvChanged(self._session.kv()))
