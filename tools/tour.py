@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from kvdesk.ui.app import App
 
 FOLDER = Path(__file__).parents[1] / "screenshots"
+DOCS_FOLDER = Path(__file__).parents[1] / "docs" / "images"
+IN_DOCS = {"main": "memory-live", "main-dark": "dark-live", "plan": "memory-plan", "crash": "crash"}
+"""Pictures that the documents show, and what they are called here."""
 PATIENCE_S = 170.0
 SCREEN = {
     "name": "tour",
@@ -189,14 +192,17 @@ class Tour:
         self.app.engine.stop()
         self.wait_reply()
         self.shoot("versions")
-        self.ask(f"Say this in other words: {ANSWER}")
+        self.app.chat.open(self.markdown_id)
+        self.wait(lambda: self.app.chat.conversation.id == self.markdown_id)
+        self.sample(temperature=0.0, max_tokens=40)
+        self.ask("Say it in one sentence.")
         self.wait(lambda: self.app.models.context and self.app.models.context.n_ctx > 256, 25)
-        self.wait_reply(2)
+        self.wait_reply(20)
         self.shoot("grown")
 
     def memory(self) -> None:
         """The tabs of the memory dock."""
-        self.window._side.setSizes([760, 140])
+        self.window._side.setSizes([660, 240])
         for index, name in enumerate(("live", "plan", "curve", "why")):
             self.tab(index)
             self.shoot(f"memory-{name}")
@@ -225,11 +231,13 @@ class Tour:
         """The main pictures in the dark theme."""
         self.app._on_theme_chosen("dark")
         self.app.chat.open(self.markdown_id)
-        self.shoot("dark-markdown", settle_s=1.0)
+        self.window._side.setSizes([660, 240])
+        self.shoot("dark-live", settle_s=1.0)
         for index, name in ((1, "plan"), (2, "curve"), (3, "why")):
             self.tab(index)
             self.shoot(f"dark-{name}")
         self.tab(0)
+        self.window._side.setSizes([430, 470])
         self.window.resize(900, 800)
         self.shoot("dark-narrow")
         self.app._on_theme_chosen("light")
@@ -295,8 +303,29 @@ def seed(app: App) -> str:
     return made[-1][0].id
 
 
+def keep_for_docs(files: list[Path]) -> None:
+    """Small copies of the pictures that the documents show: with the 256 colours that stand for most of their pixels."""
+    import numpy as np
+    from PySide6.QtGui import QImage
+
+    for name, shown in IN_DOCS.items():
+        file = next(file for file in files if file.stem[3:] == shown)
+        image = QImage(str(file)).convertToFormat(QImage.Format.Format_RGB32)
+        pixels = np.frombuffer(image.constBits(), np.uint32).reshape(image.height(), image.width()) & 0xFFFFFF
+        colors, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+        palette = colors[np.argsort(counts)[-256:]]
+        channels = [[(values >> shift & 0xFF).astype(int) for shift in (16, 8, 0)] for values in (colors, palette)]
+        distance = sum((mine[:, None] - theirs[None, :]) ** 2 for mine, theirs in zip(*channels, strict=True))
+        rows = np.argmin(distance, axis=1).astype(np.uint8)[places].reshape(pixels.shape)
+        small = QImage(rows.tobytes(), image.width(), image.height(), image.width(), QImage.Format.Format_Indexed8)
+        small.setColorTable([0xFF000000 | int(color) for color in palette])
+        target = DOCS_FOLDER / f"{name}.png"
+        small.save(str(target), "PNG", 0)  # 0: smallest
+        print(f"{target.relative_to(DOCS_FOLDER.parents[1])}: {target.stat().st_size // 1000} kB")
+
+
 def main() -> int:
-    """Take all pictures and list them."""
+    """Take all pictures and list them; with --docs, also keep small copies of some in docs/images."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         screens = Path(home) / "screen.json"
         screens.write_text(json.dumps({"screens": [SCREEN]}))
@@ -322,6 +351,8 @@ def main() -> int:
             app.close()
         for file in tour.files:
             print(file.relative_to(FOLDER.parent))
+        if "--docs" in sys.argv:
+            keep_for_docs(tour.files)
     return 0
 
 
