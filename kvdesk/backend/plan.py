@@ -6,6 +6,7 @@ dry_run.py or estimate.py, readings from machine.py, overheads from calibration.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -281,6 +282,20 @@ class Curve:
     device: str
     oom_line_bytes: int | None
     crossing_n_ctx: int | None
+
+    def at(self, n_ctx: int) -> CurvePoint | None:
+        """The cost of ``n_ctx`` tokens, between the points by proportion, beyond them the nearest; None without points."""
+        if not self.points:
+            return None
+        for left, right in itertools.pairwise(self.points):
+            if left.n_ctx <= n_ctx <= right.n_ctx:
+                share = (n_ctx - left.n_ctx) / (right.n_ctx - left.n_ctx)
+                return CurvePoint(
+                    n_ctx,
+                    round(left.total_bytes + share * (right.total_bytes - left.total_bytes)),
+                    round(left.device_bytes + share * (right.device_bytes - left.device_bytes)),
+                )
+        return self.points[0] if n_ctx < self.points[0].n_ctx else self.points[-1]
 
 
 @dataclass(frozen=True)

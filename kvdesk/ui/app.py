@@ -32,6 +32,7 @@ from kvdesk.backend.store_thread import StoreThread
 from kvdesk.ui.bridge import Bridge
 from kvdesk.ui.chat_controller import ChatController
 from kvdesk.ui.engine_controller import EngineController
+from kvdesk.ui.growth_controller import GrowthController
 from kvdesk.ui.limit_controller import LimitController
 from kvdesk.ui.log_controller import LogController
 from kvdesk.ui.main_window import MainWindow
@@ -122,20 +123,23 @@ class App(QObject):
             window.crash_card,
             self,
         )
+        self.growth = GrowthController(self.engine, self.planner, self.models, window.growth_card, self)
         self.limits = LimitController(window.composer, self.chat, self.models, self)
         self.logs = LogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
 
     def _connect(self) -> None:
         window, bridge = self.window, self.bridge
-        for listener in (self.memory, self.models, self.chat):
+        for listener in (self.memory, self.models, self.growth, self.chat):
             bridge.engine_event.connect(listener.on_engine_event, Qt.ConnectionType.QueuedConnection)
         bridge.engine_event.connect(self._on_engine_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.models.on_plan_event, Qt.ConnectionType.QueuedConnection)
+        bridge.plan_event.connect(self.growth.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.limits.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
         for source in (self.chat, self.models, self.memory, self.logs):
             source.noticed.connect(self._on_noticed)
         self.models.happened.connect(self.memory.note)
+        self.growth.happened.connect(self.memory.note)
         self.models.planned.connect(self.memory.on_planned)
         self.models.compared.connect(self._on_compared)
         self.models.context_changed.connect(self.memory.on_context_changed)

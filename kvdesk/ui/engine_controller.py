@@ -22,7 +22,7 @@ from kvdesk.backend.settings import ContextSettings, EngineSettings
 from kvdesk.ui.bridge import Bridge
 from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.model_bar import ModelBar
-from kvdesk.ui.numbers import format_bytes, format_ms, format_tokens
+from kvdesk.ui.numbers import format_ms, format_tokens
 from kvdesk.ui.options_card import OptionsCard, PricedChoice, choices_of
 from kvdesk.ui.settings_panel import SettingsPanel
 
@@ -87,8 +87,6 @@ class EngineController(QObject):
         self._full_plan: MemoryPlan | None = None
         self._waiting: tuple[ModelFile, EngineSettings] | None = None
         self._options: tuple[EngineSettings, ...] = ()
-        self._growth: m.GrowWanted | None = None
-        self._growth_id = 0
         self._wait_plan_id = 0
         self._edit_plan_id = 0
         self._smaller_id = 0
@@ -238,8 +236,6 @@ class EngineController(QObject):
                 self._dock.explain_view.show_kv_sizes(sizes, self.file.n_ctx_train if self.file else None)
             case p.CapacityReady():
                 self._dock.explain_view.show_capacity(event.cells)
-            case p.GrowthPriced() if event.request_id == self._growth_id:
-                self._on_growth_priced(event)
             case p.Compared():
                 self._on_compared(event.comparison)
             case p.PlanFailed():
@@ -305,8 +301,6 @@ class EngineController(QObject):
                 self.noticed.emit(event.sentence, "error")
             else:
                 self._on_plan_for_load(None)
-        elif event.request_id == self._growth_id and self._growth:
-            self._answer_growth(m.GrowAnswer("grow"))
         elif event.request_id == self._edit_plan_id:
             self._panel.show_price(None, None, event.sentence, None, "")
 
@@ -342,15 +336,12 @@ class EngineController(QObject):
                 self._on_grown(event)
             case m.KvChanged() | m.TurnFinished() if self.context:
                 self.context = replace(self.context, kv=event.kv)
-            case m.GrowWanted():
-                self._on_grow_wanted(event)
             case m.Unloaded():
                 self._on_gone(self.tr("No model is loaded."))
                 self.happened.emit("unload", self.tr("Unloaded"), {})
             case m.Failed():
                 self._on_failed(event)
             case Died():
-                self._growth = None
                 self._card.hide()
                 self._on_gone(self.tr("The engine died; reload to go on."), keep_name=True)
                 self.happened.emit("crash", str(event.error), {"exit_code": event.error.exit_code})
@@ -464,62 +455,10 @@ class EngineController(QObject):
         if not event.model_kept:
             self._on_gone(self.tr("No model is loaded."))
 
-    # --- growth -----------------------------------------------------------------------------------------------------
-
-    def _on_grow_wanted(self, wanted: m.GrowWanted) -> None:
-        self._growth = wanted
-        if wanted.failed:
-            self._ask_about_growth(wanted.failed)
-            return
-        assert self.file
-        used = self.context.kv.bytes_used if self.context else 0
-        self._growth_id = self._planner.growth(self.file.path, self.settings, wanted.from_cells, wanted.to_cells, used)
-
-    def _on_growth_priced(self, event: p.GrowthPriced) -> None:
-        if not self._growth:
-            return
-        if event.cost.fits is False:
-            peak = sum(event.cost.peak_bytes.values())
-            self._ask_about_growth(
-                self.tr("Growing to {0} tokens would take {1} for a moment, over the OOM line.").format(
-                    format_tokens(self._growth.to_cells), format_bytes(peak)
-                )
-            )
-        else:
-            self._answer_growth(m.GrowAnswer("grow"))
-
-    def _ask_about_growth(self, why: str) -> None:
-        assert self._growth
-        settings = self._growth.settings
-        choices = [PricedChoice("grow", self.tr("Grow anyway"), is_risky=True)]
-        if settings.flash_attn != "off":
-            choices += [
-                PricedChoice(f"convert {kind}", self.tr("KV cache to {0}, then grow").format(kind))
-                for kind in ("q8_0", "q4_0")
-                if kind not in (settings.type_k, settings.type_v)
-            ]
-        choices += [
-            PricedChoice("trim", self.tr("Forget the oldest half and go on")),
-            PricedChoice("stop", self.tr("Stop here")),
-        ]
-        title = self.tr("The reply waits: the context is full at {0} tokens").format(
-            format_tokens(self._growth.from_cells)
-        )
-        self._card.show_choices(title, why, choices, can_dismiss=False)
-        self.happened.emit("overflow", why, {"at_tokens": self._growth.at_tokens})
-
-    def _answer_growth(self, answer: m.GrowAnswer) -> None:
-        self._growth = None
-        self._engine.send(answer)
-
     # --- the card -----------------------------------------------------------------------------------------------------
 
     def _on_choice_taken(self, key: str) -> None:
-        if self._growth:
-            action, _, kind = key.partition(" ")
-            self._card.hide()
-            self._answer_growth(m.GrowAnswer(action, kind, kind))
-        elif self._waiting:
+        if self._waiting:
             file, settings = self._waiting
             chosen = settings if key == LOAD_ANYWAY else self._options[int(key)]
             self._undo = (file, settings)

@@ -88,14 +88,14 @@ class LimitController(QObject):
 
     def _longer(self, context: m.ContextFacts, n_ctx: int) -> PricedChoice:
         curve = next((c for c in self._curves if (c.type_k, c.type_v) == _types(context)), None)
-        now, then = (_at(curve, n) if curve else None for n in (context.n_ctx_limit, n_ctx))
+        now, then = (curve.at(n) if curve else None for n in (context.n_ctx_limit, n_ctx))
         line = curve.oom_line_bytes if curve else None
         return PricedChoice(
             f"n_ctx {n_ctx}",
             self.tr("Context Length {0}").format(format_tokens(n_ctx)),
-            then[0] if then else None,
-            then[0] - now[0] if then and now else None,
-            then[1] <= line if then and line is not None else None,
+            then.total_bytes if then else None,
+            then.total_bytes - now.total_bytes if then and now else None,
+            then.device_bytes <= line if then and line is not None else None,
         )
 
     def _on_option_chosen(self, key: str) -> None:
@@ -113,15 +113,3 @@ class LimitController(QObject):
 
 def _types(context: m.ContextFacts) -> tuple[str, str]:
     return context.settings.type_k, context.settings.type_v
-
-
-def _at(curve: Curve, n_ctx: int) -> tuple[int, int] | None:
-    """(bytes in all, bytes on the curve's device) at ``n_ctx``, between the curve's points on a straight line."""
-    for left, right in zip(curve.points, curve.points[1:], strict=False):
-        if left.n_ctx <= n_ctx <= right.n_ctx and right.n_ctx > left.n_ctx:
-            share = (n_ctx - left.n_ctx) / (right.n_ctx - left.n_ctx)
-            return (
-                round(left.total_bytes + share * (right.total_bytes - left.total_bytes)),
-                round(left.device_bytes + share * (right.device_bytes - left.device_bytes)),
-            )
-    return None

@@ -61,6 +61,7 @@ class MainWindow(QMainWindow):
         self.conversation_list = ConversationList(theme)
         self.transcript = Transcript(theme)
         self.options_card = OptionsCard(theme)
+        self.growth_card = OptionsCard(theme)
         self.crash_card = CrashCard(theme)
         self.composer = Composer(theme)
         self.memory_dock = MemoryDock(theme)
@@ -71,6 +72,7 @@ class MainWindow(QMainWindow):
             self.conversation_list,
             self.transcript,
             self.options_card,
+            self.growth_card,
             self.crash_card,
             self.composer,
             self.memory_dock,
@@ -94,8 +96,10 @@ class MainWindow(QMainWindow):
         cards.setContentsMargins(8, 0, 8, 8)
         cards.setSpacing(8)
         cards.addWidget(self.crash_card)
+        cards.addWidget(self.growth_card)
         cards.addWidget(self.options_card)
         self.crash_card.hide()
+        self.growth_card.hide()
         self.options_card.hide()
         column.addLayout(cards)
         column.addWidget(self.composer)

@@ -7,7 +7,7 @@ import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtTest import QTest
 
-from kvdesk.ui.memory.context_curve import ContextCurve, bytes_at
+from kvdesk.ui.memory.context_curve import ContextCurve
 from kvdesk.ui.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
@@ -80,7 +80,7 @@ def test_the_dot_is_dragged_in_steps_of_256_and_chosen_on_release(drawn, qtbot):
     heard, chosen = [], []
     drawn.n_ctx_dragged.connect(heard.append)
     drawn.n_ctx_chosen.connect(chosen.append)
-    start = place_of(plot, 32_768, bytes_at(pictures.curves()[0], 32_768))
+    start = place_of(plot, 32_768, pictures.curves()[0].at(32_768).device_bytes)
     drag(qtbot, plot, start, start + QPoint(60, 40))
     assert heard
     assert all(n % 256 == 0 for n in heard)
@@ -93,7 +93,7 @@ def test_the_dot_is_dragged_in_steps_of_256_and_chosen_on_release(drawn, qtbot):
 def test_the_dot_stays_within_the_model(drawn, qtbot, aside_px, n_ctx):
     chosen = []
     drawn.n_ctx_chosen.connect(chosen.append)
-    start = place_of(drawn.plot, 32_768, bytes_at(pictures.curves()[0], 32_768))
+    start = place_of(drawn.plot, 32_768, pictures.curves()[0].at(32_768).device_bytes)
     drag(qtbot, drawn.plot, start, start + QPoint(aside_px, 0))
     assert chosen == [n_ctx]
 
@@ -135,9 +135,9 @@ def test_a_huge_model_opens_on_what_is_in_reach(drawn):
 
 def test_between_points_the_price_is_in_proportion():
     curve = pictures.curves()[0]
-    assert bytes_at(curve, 1024 + 512) == pytest.approx(2 * GIB + 1536 * 96 * 1024)
-    assert bytes_at(curve, 10**9) == curve.points[-1].device_bytes
-    assert bytes_at(curve, 0) == curve.points[0].device_bytes
+    assert curve.at(1024 + 512).device_bytes == pytest.approx(2 * GIB + 1536 * 96 * 1024)
+    assert curve.at(10**9).device_bytes == curve.points[-1].device_bytes
+    assert curve.at(0).device_bytes == curve.points[0].device_bytes
 
 
 def test_a_late_answer_does_not_pull_the_dot_from_the_users_hand(drawn, qtbot):

@@ -1,4 +1,4 @@
-"""Axes for memory charts: bytes in binary steps, wall-clock time, tokens. Imports pyqtgraph: after the first paint."""
+"""Axes for memory charts: bytes in binary steps, wall-clock time, tokens, speeds. Imports pyqtgraph: after the first paint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kvdesk.ui.memory.ticks import (
     bytes_text,
     clock_step,
     clock_text,
+    decimal_step,
     local_origin,
     power_of_two_step,
     ticks_between,
@@ -114,3 +115,21 @@ class TokensAxis(_Axis):
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002
         """pyqtgraph asks how the ticks are written."""
         return [short_tokens(round(value)) for value in values]
+
+
+class RateAxis(_Axis):
+    """Tokens per second in round decimal steps."""
+
+    spacing_px = 30
+
+    def __init__(self) -> None:
+        super().__init__("left")
+        self.setWidth(60)
+
+    def step(self, at_least: float) -> float:
+        """1, 2 or 5 times a power of ten."""
+        return decimal_step(at_least)
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002
+        """pyqtgraph asks how the ticks are written."""
+        return [f"{value:,.10g}" for value in values]

@@ -5,7 +5,6 @@ The numbers show at once; the plot comes with ``build_now``, after the first pai
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -169,24 +168,24 @@ class ContextCurve(QWidget):
             role = "heading" if curve is chosen else ""
             self._rows.addWidget(swatch, row, 0)
             self._rows.addWidget(self._cell(_type_words(curve), role, False), row, 1)
-            self._rows.addWidget(self._cell(format_bytes(bytes_at(curve, self._n_ctx)), role, True), row, 2)
+            self._rows.addWidget(self._cell(format_bytes(_bytes_at(curve, self._n_ctx)), role, True), row, 2)
             self._rows.addWidget(self._cell(self._fits_words(curve), role, True), row, 3)
 
     def _sentence(self, curve: Curve) -> str:
         if curve.oom_line_bytes is None:
             return self.tr("Memory in {0}; what is available there is unknown.").format(curve.device)
         if self._is_over(curve):
-            over = (bytes_at(curve, self._n_ctx) or 0) - curve.oom_line_bytes
+            over = (_bytes_at(curve, self._n_ctx) or 0) - curve.oom_line_bytes
             return self.tr("{0} tokens are {1} over the line in {2}.").format(
                 format_tokens(self._n_ctx), format_bytes(over), curve.device
             )
-        room = curve.oom_line_bytes - (bytes_at(curve, self._n_ctx) or 0)
+        room = curve.oom_line_bytes - (_bytes_at(curve, self._n_ctx) or 0)
         return self.tr("{0} tokens leave {1} under the line in {2}.").format(
             format_tokens(self._n_ctx), format_bytes(room), curve.device
         )
 
     def _is_over(self, curve: Curve) -> bool:
-        size = bytes_at(curve, self._n_ctx)
+        size = _bytes_at(curve, self._n_ctx)
         return size is not None and curve.oom_line_bytes is not None and size > curve.oom_line_bytes
 
     def _fits_words(self, curve: Curve) -> str:
@@ -207,18 +206,9 @@ class ContextCurve(QWidget):
         return label
 
 
-def bytes_at(curve: Curve, n_ctx: int) -> float | None:
-    """What ``curve`` says of ``n_ctx`` tokens, between its points by proportion; None when it has none."""
-    points = curve.points
-    if not points:
-        return None
-    if n_ctx <= points[0].n_ctx:
-        return float(points[0].device_bytes)
-    for left, right in itertools.pairwise(points):
-        if n_ctx <= right.n_ctx:
-            share = (n_ctx - left.n_ctx) / (right.n_ctx - left.n_ctx)
-            return left.device_bytes + share * (right.device_bytes - left.device_bytes)
-    return float(points[-1].device_bytes)
+def _bytes_at(curve: Curve, n_ctx: int) -> int | None:
+    point = curve.at(n_ctx)
+    return point.device_bytes if point else None
 
 
 def _type_words(curve: Curve) -> str:

@@ -15,7 +15,6 @@ from PySide6.QtWidgets import QWidget
 
 from kvdesk.backend.plan import Curve
 from kvdesk.ui.memory.chart_axes import BytesAxis, TokensAxis
-from kvdesk.ui.memory.context_curve import bytes_at
 from kvdesk.ui.memory.plot_widget import PlotWidget
 from kvdesk.ui.numbers import format_bytes, format_tokens
 from kvdesk.ui.theme import Theme, mix
@@ -207,7 +206,8 @@ class CurvePlot(PlotWidget):
         if self._used is not None:
             self._in_use.setValue(self._used)
             self._in_use.setToolTip(self.tr("{0} tokens in use").format(format_tokens(self._used)))
-        height = bytes_at(self._curves[self._chosen], self._n_ctx) if self._curves else None
+        point = self._curves[self._chosen].at(self._n_ctx) if self._curves else None
+        height = point.device_bytes if point else None
         self._dot.setVisible(height is not None and self._n_ctx > 0)
         if height is not None:
             self._dot.setPos(QPointF(self._n_ctx, height))

@@ -26,6 +26,12 @@ def clock_step(at_least_s: float) -> float:
     return next((float(s) for s in CLOCK_STEPS_S if s >= at_least_s), math.ceil(at_least_s / 86400) * 86400.0)
 
 
+def decimal_step(at_least: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is ``at_least``."""
+    unit = 10.0 ** math.floor(math.log10(at_least))
+    return next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= at_least * (1 - 1e-9))
+
+
 def ticks_between(low: float, high: float, step: float, origin: float = 0.0) -> list[float]:
     """The values from ``low`` to ``high`` that are whole steps once ``origin`` is added."""
     first = math.ceil((low + origin) / step)
