@@ -226,6 +226,7 @@ class Tour:
         box._search.setText("dates")
         self.shoot("search", settle_s=1.0)
         box._search.clear()
+        self.window.composer.setFocus()
 
     def dark(self) -> None:
         """The main pictures in the dark theme."""

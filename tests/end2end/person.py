@@ -110,7 +110,7 @@ class Person:
 
     def stop(self) -> None:
         """Press Esc."""
-        self.window.composer.stop_action.trigger()
+        QTest.keyClick(self.field, Qt.Key.Key_Escape)
 
     # --- what is on screen -----------------------------------------------------------------------------------------
 
