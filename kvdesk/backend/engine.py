@@ -339,7 +339,8 @@ class Engine:
         if self._pipe:
             self._pipe.close()
         if self._process:
-            self._process.close()
+            with contextlib.suppress(ValueError):  # the kernel may still be freeing the memory of a killed process
+                self._process.close()
         self._process, self._pipe = None, None
 
     def _check_hang(self) -> None:
