@@ -4,7 +4,13 @@ import ctypes.util
 import shutil
 import sys
 
-PACKAGES = {"EGL": "libegl1", "GL": "libgl1", "xkbcommon": "libxkbcommon0", "dbus-1": "libdbus-1-3", "fontconfig": "libfontconfig1"}
+PACKAGES = {
+    "EGL": "libegl1",
+    "GL": "libgl1",
+    "xkbcommon": "libxkbcommon0",
+    "dbus-1": "libdbus-1-3",
+    "fontconfig": "libfontconfig1",
+}
 
 
 def main() -> int:
@@ -20,7 +26,9 @@ def main() -> int:
     if sys.platform == "linux":
         lacking = [package for name, package in PACKAGES.items() if not ctypes.util.find_library(name)]
         if lacking:
-            print(f"The window needs system libraries that are not here: apt install {' '.join(lacking)}", file=sys.stderr)
+            print(
+                f"The window needs system libraries that are not here: apt install {' '.join(lacking)}", file=sys.stderr
+            )
     return 0
 
 

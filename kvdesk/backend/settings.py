@@ -76,11 +76,18 @@ class ModelSettings(Values):
 
     n_gpu_layers: int = field(
         default=-1,
-        metadata=_meta("GPU Offload", "Layers held by the GPU, counted from the output; -1 is all.", unit="layers", minimum=-1, minimum_means="all"),
+        metadata=_meta(
+            "GPU Offload",
+            "Layers held by the GPU, counted from the output; -1 is all.",
+            unit="layers",
+            minimum=-1,
+            minimum_means="all",
+        ),
     )
     use_mmap: bool = field(default=True, metadata=_meta("Memory-map Weights", "Map the file instead of copying it."))
     use_extra_bufts: bool = field(
-        default=True, metadata=_meta("CPU Repacking", "Keep repacked copies of weights that this CPU computes faster with.")
+        default=True,
+        metadata=_meta("CPU Repacking", "Keep repacked copies of weights that this CPU computes faster with."),
     )
     rpc_servers: tuple[str, ...] = field(
         default=(), metadata=_meta("Network Workers", "llama.cpp RPC workers as host:port, each a device of its own.")
@@ -93,39 +100,65 @@ class ContextSettings(Values):
 
     n_ctx: int = field(
         default=8192,
-        metadata=_meta("Context Length", "Tokens the conversation may hold (n_ctx); 0 is the model's own.", unit="tokens", minimum=0, minimum_means="the model's own", step=256),
+        metadata=_meta(
+            "Context Length",
+            "Tokens the conversation may hold (n_ctx); 0 is the model's own.",
+            unit="tokens",
+            minimum=0,
+            minimum_means="the model's own",
+            step=256,
+        ),
     )
     type_k: str = field(
         default="f16", metadata=_meta("K Cache Quantization Type", "Type of cached keys.", choices=CACHE_TYPES)
     )
     type_v: str = field(
         default="f16",
-        metadata=_meta("V Cache Quantization Type", "Type of cached values; quantized needs Flash Attention.", choices=CACHE_TYPES),
+        metadata=_meta(
+            "V Cache Quantization Type", "Type of cached values; quantized needs Flash Attention.", choices=CACHE_TYPES
+        ),
     )
     flash_attn: str = field(
-        default="auto", metadata=_meta("Flash Attention", "Fused attention; auto lets llama.cpp decide.", choices=FLASH_ATTN)
+        default="auto",
+        metadata=_meta("Flash Attention", "Fused attention; auto lets llama.cpp decide.", choices=FLASH_ATTN),
     )
     n_batch: int = field(
-        default=2048, metadata=_meta("Evaluation Batch Size", "Prompt tokens handed over at once (n_batch).", unit="tokens", minimum=1)
+        default=2048,
+        metadata=_meta(
+            "Evaluation Batch Size", "Prompt tokens handed over at once (n_batch).", unit="tokens", minimum=1
+        ),
     )
     n_ubatch: int = field(
-        default=512, metadata=_meta("Physical Batch Size", "Tokens computed at once (n_ubatch).", unit="tokens", minimum=1)
+        default=512,
+        metadata=_meta("Physical Batch Size", "Tokens computed at once (n_ubatch).", unit="tokens", minimum=1),
     )
     swa_full: bool = field(
-        default=False, metadata=_meta("Full Sliding Window Cache", "Keep all tokens in sliding-window layers too; costs much memory.")
+        default=False,
+        metadata=_meta("Full Sliding Window Cache", "Keep all tokens in sliding-window layers too; costs much memory."),
     )
     n_seq_max: int = field(
-        default=1, metadata=_meta("Parallel Sequences", "Conversations computed side by side.", unit="sequences", minimum=1, maximum=256)
+        default=1,
+        metadata=_meta(
+            "Parallel Sequences", "Conversations computed side by side.", unit="sequences", minimum=1, maximum=256
+        ),
     )
     n_threads: int = field(
-        default=0, metadata=_meta("Threads", "CPU threads; 0 is one per physical core.", unit="threads", minimum=0, minimum_means="one per core")
+        default=0,
+        metadata=_meta(
+            "Threads",
+            "CPU threads; 0 is one per physical core.",
+            unit="threads",
+            minimum=0,
+            minimum_means="one per core",
+        ),
     )
     allocation: str = field(
         default="grow",
         metadata=_meta("Allocation", "Grow with the chat, or reserve the whole context at once.", choices=ALLOCATIONS),
     )
     initial_ctx: int = field(
-        default=2048, metadata=_meta("Initial Context", "Cells to start with when growing.", unit="tokens", minimum=256, step=256)
+        default=2048,
+        metadata=_meta("Initial Context", "Cells to start with when growing.", unit="tokens", minimum=256, step=256),
     )
 
 
@@ -133,14 +166,51 @@ class ContextSettings(Values):
 class SamplingSettings(Values):
     """How the next token is chosen."""
 
-    temperature: float = field(default=0.8, metadata=_meta("Temperature", "0 is greedy.", minimum=0.0, maximum=5.0, minimum_means="0 (greedy)", step=0.05))
-    top_k: int = field(default=40, metadata=_meta("Top K", "Keep the K likeliest tokens; 0 is off.", minimum=0, minimum_means="off"))
-    top_p: float = field(default=0.95, metadata=_meta("Top P", "Keep tokens up to this probability mass; 1 is off.", minimum=0.0, maximum=1.0, step=0.01))
-    min_p: float = field(default=0.05, metadata=_meta("Min P", "Drop tokens below this share of the best; 0 is off.", minimum=0.0, maximum=1.0, minimum_means="off", step=0.01))
-    repeat_penalty: float = field(default=1.0, metadata=_meta("Repeat Penalty", "1 is off.", minimum=0.0, maximum=5.0, step=0.01))
-    repeat_last_n: int = field(default=64, metadata=_meta("Repeat Window", "Tokens the penalty looks back on.", unit="tokens", minimum=0, minimum_means="off"))
-    seed: int = field(default=-1, metadata=_meta("Seed", "-1 is a new one each time.", minimum=-1, maximum=2**32 - 2, minimum_means="new each time"))
-    max_tokens: int = field(default=1024, metadata=_meta("Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0, minimum_means="no limit", step=64))
+    temperature: float = field(
+        default=0.8,
+        metadata=_meta("Temperature", "0 is greedy.", minimum=0.0, maximum=5.0, minimum_means="0 (greedy)", step=0.05),
+    )
+    top_k: int = field(
+        default=40, metadata=_meta("Top K", "Keep the K likeliest tokens; 0 is off.", minimum=0, minimum_means="off")
+    )
+    top_p: float = field(
+        default=0.95,
+        metadata=_meta(
+            "Top P", "Keep tokens up to this probability mass; 1 is off.", minimum=0.0, maximum=1.0, step=0.01
+        ),
+    )
+    min_p: float = field(
+        default=0.05,
+        metadata=_meta(
+            "Min P",
+            "Drop tokens below this share of the best; 0 is off.",
+            minimum=0.0,
+            maximum=1.0,
+            minimum_means="off",
+            step=0.01,
+        ),
+    )
+    repeat_penalty: float = field(
+        default=1.0, metadata=_meta("Repeat Penalty", "1 is off.", minimum=0.0, maximum=5.0, step=0.01)
+    )
+    repeat_last_n: int = field(
+        default=64,
+        metadata=_meta(
+            "Repeat Window", "Tokens the penalty looks back on.", unit="tokens", minimum=0, minimum_means="off"
+        ),
+    )
+    seed: int = field(
+        default=-1,
+        metadata=_meta(
+            "Seed", "-1 is a new one each time.", minimum=-1, maximum=2**32 - 2, minimum_means="new each time"
+        ),
+    )
+    max_tokens: int = field(
+        default=1024,
+        metadata=_meta(
+            "Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0, minimum_means="no limit", step=64
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -175,7 +245,9 @@ def context_problems(
             problems[name] = f"unknown cache type {value!r}; possible: {', '.join(CACHE_TYPES)}"
         odd = [size for size in sizes if size and size % QUANTIZED_BLOCK]
         if value in QUANTIZED_CACHE_TYPES and odd:
-            problems[name] = f"{value} packs {QUANTIZED_BLOCK} values a block, which does not divide the head size {odd[0]}"
+            problems[name] = (
+                f"{value} packs {QUANTIZED_BLOCK} values a block, which does not divide the head size {odd[0]}"
+            )
     for name, choices in (("flash_attn", FLASH_ATTN), ("allocation", ALLOCATIONS)):
         if getattr(settings, name) not in choices:
             problems[name] = f"{getattr(settings, name)!r} is not one of {', '.join(choices)}"

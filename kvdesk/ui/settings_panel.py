@@ -59,7 +59,7 @@ class SettingsPanel(QWidget):
     fit_requested = Signal(object)
     """"Fit it for me": the longest context that fits with these EngineSettings is wanted."""
     overflow_chosen = Signal(str)
-    margin_chosen = Signal(int)
+    margin_chosen = Signal(object)
     """Bytes to keep free below the ceiling."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:

@@ -91,7 +91,7 @@ def test_a_stop_in_a_long_prompt_keeps_what_was_read(desk: Desk, tmp_path: Path)
     stats = desk.until(m.TurnFinished).stats
     assert stats.stop_reason is m.StopReason.CANCELLED
     assert stats.completion_tokens == 0
-    text, stats = desk.answer("word " * 1200, sampling=SamplingSettings(temperature=0, max_tokens=1))
+    _, stats = desk.answer("word " * 1200, sampling=SamplingSettings(temperature=0, max_tokens=1))
     assert stats.reused_tokens >= 64
 
 
@@ -220,7 +220,7 @@ def test_a_failed_load_leaves_the_model_before_usable(desk: Desk, tmp_path: Path
     assert desk.answer("hi")[1].completion_tokens == 16
 
 
-def desk_settings():  # noqa: ANN201
+def desk_settings():
     from kvdesk.backend.settings import EngineSettings
     from tests.engine.harness import SAFE
 

@@ -127,7 +127,7 @@ class RateAxis(_Axis):
         self.setWidth(60)
 
     def step(self, at_least: float) -> float:
-        """1, 2 or 5 times a power of ten."""
+        """1, 2, 2.5 or 5 times a power of ten."""
         return decimal_step(at_least)
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002

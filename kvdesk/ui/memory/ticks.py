@@ -27,9 +27,9 @@ def clock_step(at_least_s: float) -> float:
 
 
 def decimal_step(at_least: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is ``at_least``."""
+    """The smallest of 1, 2, 2.5, 5 times a power of ten that is ``at_least``."""
     unit = 10.0 ** math.floor(math.log10(at_least))
-    return next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= at_least * (1 - 1e-9))
+    return next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= at_least * (1 - 1e-9))
 
 
 def ticks_between(low: float, high: float, step: float, origin: float = 0.0) -> list[float]:
