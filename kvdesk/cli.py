@@ -16,6 +16,7 @@ from kvdesk.errors import KvdeskError, UsageError
 COMMANDS = {
     "plan": ("kvdesk.plan_command", "what a model needs, before it is loaded"),
     "chat": ("kvdesk.chat_command", "chat in the terminal"),
+    "profile": ("kvdesk.profile_command", "memory and speed against context length, measured here"),
     "log": ("kvdesk.log_command", "the recorded memory of past sessions"),
     "worker": ("kvdesk.worker_command", "lend this machine's memory to another one (llama.cpp RPC)"),
 }

@@ -50,6 +50,7 @@ class EngineState(StrEnum):
     READY = "ready"
     GENERATING = "generating"
     CHANGING = "changing"
+    MEASURING = "measuring"
     DIED = "died"
 
 
@@ -61,9 +62,18 @@ _DOING = {
     EngineState.READY: "idle",
     EngineState.GENERATING: "writing a reply",
     EngineState.CHANGING: "changing the context",
+    EngineState.MEASURING: "measuring its speed",
 }
 
-BUSY = frozenset({EngineState.LOADING, EngineState.WARMING, EngineState.GENERATING, EngineState.CHANGING})
+BUSY = frozenset(
+    {
+        EngineState.LOADING,
+        EngineState.WARMING,
+        EngineState.GENERATING,
+        EngineState.CHANGING,
+        EngineState.MEASURING,
+    }
+)
 """States in which one command is under way."""
 
 
@@ -226,6 +236,7 @@ class Engine:
             m.Load: EngineState.LOADING,
             m.Generate: EngineState.GENERATING,
             m.SetContext: EngineState.CHANGING,
+            m.Measure: EngineState.MEASURING,
         }
         try:
             self._pipe.send(command)
@@ -274,7 +285,7 @@ class Engine:
                     self._move(EngineState.LOADING)
             case m.Warming():
                 self._move(EngineState.WARMING)
-            case m.Loaded() | m.TurnFinished():
+            case m.Loaded() | m.TurnFinished() | m.Measured():
                 self._rest(EngineState.READY)
             case m.ContextMade():
                 if self._state is EngineState.CHANGING:  # else: cells converted to make room for a running reply

@@ -216,6 +216,18 @@ class CountTokens:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Time the engine at a depth: with ``n_past`` tokens of no meaning in the cells, read ``n_prompt`` more and write
+    ``n_decode``. The context must hold them all; what it held is lost. Filling it may take ``limit_s`` seconds."""
+
+    request_id: int
+    n_past: int
+    n_prompt: int
+    n_decode: int
+    limit_s: float
+
+
+@dataclass(frozen=True)
 class GrowAnswer:
     """The app's word on a GrowWanted. ``action``: "grow", "stop", "convert" (to ``type_k``/``type_v`` first), "trim"."""
 
@@ -239,7 +251,7 @@ class Stop:
     """Abort what is under way (load, prompt, reply); harmless when nothing is."""
 
 
-Command = Load | SetContext | Generate | CountTokens | GrowAnswer | Unload | Shutdown | Stop
+Command = Load | SetContext | Generate | CountTokens | Measure | GrowAnswer | Unload | Shutdown | Stop
 
 # --- events ----------------------------------------------------------------------------------------------------
 
@@ -330,6 +342,17 @@ class KvChanged:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """The answer to Measure: ``n_tokens`` are in the cells now; speeds that there was no time for are None."""
+
+    request_id: int
+    n_tokens: int
+    prompt_tokens_per_second: float | None
+    tokens_per_second: float | None
+    kv: KvState
+
+
+@dataclass(frozen=True)
 class TokensCounted:
     """The answer to CountTokens."""
 
@@ -394,6 +417,7 @@ Event = (
     | TurnFinished
     | KvChanged
     | TokensCounted
+    | Measured
     | GrowWanted
     | Grown
     | Unloaded

@@ -156,6 +156,8 @@ class Worker:
                 self._set_context(command.settings)
             case m.Generate():
                 self._generate(command)
+            case m.Measure():
+                self._measure(command)
             case m.CountTokens():
                 with self._vocabulary:
                     n = len(self._prompt.tokens(command.turns)) if self._prompt else 0
@@ -250,6 +252,12 @@ class Worker:
         session, prompt = self._ready()
         self._request_id = command.request_id
         Turn(session, prompt, self._keeper, command, self._send, self._ask_growth).run()
+
+    def _measure(self, command: m.Measure) -> None:
+        from kvdesk.backend.llama.measure import measure
+
+        session, _ = self._ready()
+        self._send(measure(session, command, self._send))
 
     def _ask_growth(self, at_tokens: int, from_cells: int, to_cells: int, failed: str) -> m.GrowAnswer:
         """Ask the app whether the context may grow and wait for its word; a stop is a no."""

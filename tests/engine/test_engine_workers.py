@@ -1,4 +1,4 @@
-"""The engine and network workers that come and go between loads, and how ggml's devices are read."""
+"""What stays of one load and what goes before the next: network workers, freed memory; how ggml's devices are read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kvdesk.backend import messages as m
@@ -84,6 +85,15 @@ def test_buffers_of_a_real_load_are_weights_and_context_to_the_byte(desk: Desk, 
     assert 0 < path.stat().st_size - weights < 64 * 1024  # the header
     context = sum(b.size_bytes for b in buffers if b.kind in (m.BufferKind.KV, m.BufferKind.RECURRENT))
     assert context == loaded.context.kv.bytes_allocated
+
+
+@pytest.mark.starter
+def test_loading_again_takes_no_more_memory_than_the_first_time(desk: Desk, starter: Path) -> None:
+    held: list[int] = []
+    for _ in range(2):
+        desk.load(starter, CONTEXT)
+        held.append(psutil.Process(desk.engine.pid).memory_info().rss)
+    assert held[1] - held[0] < 16 * 2**20  # the vocabulary alone is 40 MiB
 
 
 def test_what_ggml_says_of_a_device_is_read_as_it_is_laid_out() -> None:

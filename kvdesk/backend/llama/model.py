@@ -183,6 +183,7 @@ class Model:
         if self.ptr:
             lib.llama_model_free(self.ptr)
             self.ptr = None
+            library.give_back_free_memory()
 
 
 def check_accepted(path: str, settings: ModelSettings) -> None:

@@ -1,0 +1,85 @@
+"""How fast the engine reads and writes at a given depth of its context. Engine process only; what to measure is decided
+by backend/profile.py."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Self
+
+from kvdesk.backend.llama import library
+from kvdesk.backend.llama.library import lib
+from kvdesk.backend.llama.model import Model
+from kvdesk.backend.llama.session import Cancelled, Session
+from kvdesk.backend.messages import Event, GrowAnswer, Measure, Measured, PromptProgress
+
+
+class _OutOfTime(Exception):
+    """The request's time is over."""
+
+
+def measure(session: Session, request: Measure, send: Callable[[Event], None]) -> Measured:
+    """Fill the cells with ``request.n_past`` tokens, read ``n_prompt`` and write ``n_decode`` more, and time both.
+
+    The tokens are the same whatever the depth, so a deeper request after a shallower one reads only the difference. The
+    context must hold them all. A stop, or the limit of time, ends it with what is known by then.
+    """
+    deadline_s = time.monotonic() + request.limit_s
+    read_at = request.n_past + request.n_prompt
+    tokens = filler(session.model, read_at + request.n_decode)
+    if len(session.tokens) > request.n_past or tokens[: len(session.tokens)] != session.tokens:
+        session.forget()
+    first = len(session.tokens)
+    prompt_speed = speed = None
+
+    def progress(done: int) -> None:
+        send(PromptProgress(request.request_id, first + done, len(tokens), first))
+        if time.monotonic() > deadline_s:
+            raise _OutOfTime
+
+    try:
+        session.feed(tokens[first : request.n_past], _never_grow, progress)
+        with _Clock(session) as clock:
+            session.feed(tokens[request.n_past : read_at], _never_grow)
+        prompt_speed = clock.per_second(request.n_prompt)
+        with _Clock(session) as clock:
+            for token in tokens[read_at:]:
+                session.feed_one(token, _never_grow)
+                lib.llama_synchronize(session.context.ptr)  # as a sampler that waits for the logits
+        speed = clock.per_second(request.n_decode)
+    except (Cancelled, _OutOfTime):
+        pass
+    library.give_back_free_memory()
+    return Measured(request.request_id, len(session.tokens), prompt_speed, speed, session.kv())
+
+
+def filler(model: Model, n: int) -> list[int]:
+    """``n`` tokens that begin a text and then mean nothing; those of a smaller ``n`` come first."""
+    bos = lib.llama_vocab_bos(model.vocab)
+    numbers = random.Random(0)  # noqa: S311
+    return [max(bos, 0), *numbers.choices(range(model.n_vocab), k=n)][:n]
+
+
+class _Clock:
+    """Times a block until the device has really done it."""
+
+    def __init__(self, session: Session) -> None:
+        self._context = session.context.ptr
+        self._elapsed_s = 0.0
+
+    def __enter__(self) -> Self:
+        lib.llama_synchronize(self._context)
+        self._started_s = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        lib.llama_synchronize(self._context)
+        self._elapsed_s = time.perf_counter() - self._started_s
+
+    def per_second(self, n_tokens: int) -> float | None:
+        return n_tokens / self._elapsed_s if n_tokens and self._elapsed_s > 0 else None
+
+
+def _never_grow(*_: object) -> GrowAnswer:
+    return GrowAnswer("stop")
