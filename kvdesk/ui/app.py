@@ -38,6 +38,7 @@ from kvdesk.ui.log_controller import LogController
 from kvdesk.ui.main_window import MainWindow
 from kvdesk.ui.memory_controller import MemoryController
 from kvdesk.ui.model_bar import RecentModel
+from kvdesk.ui.profile_controller import ProfileController
 from kvdesk.ui.theme import Theme, body_font, palette, style_sheet, theme_named
 
 DELETED_KEPT_S = 86400.0
@@ -126,20 +127,22 @@ class App(QObject):
         self.growth = GrowthController(self.engine, self.planner, self.models, window.growth_card, self)
         self.limits = LimitController(window.composer, self.chat, self.models, self)
         self.logs = LogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
+        self.profiles = ProfileController(self.engine, self.models, self.monitor, self.bridge, window, self.theme)
 
     def _connect(self) -> None:
         window, bridge = self.window, self.bridge
-        for listener in (self.memory, self.models, self.growth, self.chat):
+        for listener in (self.memory, self.models, self.growth, self.chat, self.profiles):
             bridge.engine_event.connect(listener.on_engine_event, Qt.ConnectionType.QueuedConnection)
         bridge.engine_event.connect(self._on_engine_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.models.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.growth.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.limits.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
-        for source in (self.chat, self.models, self.memory, self.logs):
+        for source in (self.chat, self.models, self.memory, self.logs, self.profiles):
             source.noticed.connect(self._on_noticed)
         self.models.happened.connect(self.memory.note)
         self.growth.happened.connect(self.memory.note)
+        self.profiles.happened.connect(self.memory.note)
         self.models.planned.connect(self.memory.on_planned)
         self.models.compared.connect(self._on_compared)
         self.models.context_changed.connect(self.memory.on_context_changed)
@@ -167,6 +170,7 @@ class App(QObject):
         window.export_requested.connect(lambda kind: self._on_export_requested(self.chat.conversation.id, kind))
         window.conversation_list.export_requested.connect(self._on_export_requested)
         window.logs_requested.connect(self.logs.show)
+        window.profile_requested.connect(self.profiles.show)
         window.copy_report_requested.connect(self.logs.copy_report)
         window.theme_chosen.connect(self._on_theme_chosen)
         window.close_requested.connect(self._on_close_requested)
@@ -390,6 +394,7 @@ class App(QObject):
         self._dress()
         self.window.set_theme(self.theme)
         self.logs.set_theme(self.theme)
+        self.profiles.set_theme(self.theme)
 
     def _save_preferences(self, **changes: object) -> None:
         self.preferences = chosen = dataclasses.replace(self.preferences, **changes)  # type: ignore[arg-type]
@@ -421,6 +426,7 @@ class App(QObject):
         state = self.window.window_state(self.chat.conversation.id)
         preferences.save_values(state, self._window_path)
         self.window.hide()
+        self.profiles.close()
         self.engine.shutdown()
         self.planner.stop()
         self.monitor.stop()

@@ -44,6 +44,7 @@ class MainWindow(QMainWindow):
     """Export the open conversation as "markdown" or "json"."""
     logs_requested = Signal()
     copy_report_requested = Signal()
+    profile_requested = Signal()
     theme_chosen = Signal(str)
     close_requested = Signal()
     """The user closes the window; the owner answers with ``really_close``."""
@@ -166,6 +167,7 @@ class MainWindow(QMainWindow):
             themes.addAction(action)
         memory = self.menuBar().addMenu(self.tr("&Memory"))
         memory.addAction(self._action(self.tr("Session &logs..."), "Ctrl+L", self.logs_requested.emit))
+        memory.addAction(self._action(self.tr("Context &profile..."), "", self.profile_requested.emit))
         memory.addAction(self._action(self.tr("Copy &report"), "Ctrl+Shift+R", self.copy_report_requested.emit))
 
     def _action(self, text: str, shortcut: str, slot: object) -> QAction:
