@@ -319,7 +319,7 @@ class ChatController(QObject):
                 self.conversation.id,
                 turns,
                 self.conversation.sampling,
-                "stop" if self.conversation.overflow == "ask" else self.conversation.overflow,
+                self.conversation.overflow,
                 continue_last,
             )
         )

@@ -86,8 +86,15 @@ class GrowthController(QObject):
         if not wanted:
             return
         types = (wanted.settings.type_k, wanted.settings.type_v)
-        choices = [self._priced("grow", self.tr("Grow anyway"), types, wanted.to_cells, is_risky=True)]
-        if wanted.settings.flash_attn != "off":
+        context = self._models.context
+        at_limit = context is not None and wanted.from_cells >= context.n_ctx_limit
+        choices: list[PricedChoice] = []
+        if at_limit and wanted.to_cells > wanted.from_cells:
+            longer = self.tr("Context Length {0}").format(format_tokens(wanted.to_cells))
+            choices.append(self._priced("grow", longer, types, wanted.to_cells))
+        elif not at_limit:
+            choices.append(self._priced("grow", self.tr("Grow anyway"), types, wanted.to_cells, is_risky=True))
+        if wanted.settings.flash_attn != "off" and not at_limit:
             choices += [
                 self._priced(
                     f"convert {kind}", self.tr("KV cache to {0}, then grow").format(kind), (kind, kind), wanted.to_cells

@@ -66,3 +66,15 @@ def test_converting_the_cache_is_done_and_said(waiting: Person) -> None:
     assert waiting.app.models.context
     assert waiting.app.models.context.settings.type_k == "q8_0"
     waiting.wait_for_notice("converted")
+
+
+def test_at_the_context_length_the_reply_waits_for_a_longer_one(start_app: StartApp, tmp_path: Path) -> None:
+    context = ContextSettings(n_ctx=256, n_threads=1, allocation="reserve")
+    person = start_app(write_tiny("llama", tmp_path, n_ctx_train=2048), context=context, sampling=LONG)
+    person.send("hello")
+    person.wait_until(person.window.growth_card.isVisible)
+    assert set(person.window.growth_card.buttons) == {"grow", "trim", "stop"}
+    assert take(person, "grow").completion_tokens == 400
+    assert person.app.models.context
+    assert person.app.models.context.n_ctx_limit == 512
+    assert person.app.models.settings.context.n_ctx == 512

@@ -112,6 +112,27 @@ def test_a_reply_without_limit_ends_at_the_context_length(desk: Desk, tmp_path: 
     assert 512 <= stats.prompt_tokens + stats.completion_tokens <= 513
 
 
+def test_at_the_context_length_ask_asks_and_each_answer_is_taken(desk: Desk, tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path, n_ctx_train=2048)
+    endless = SamplingSettings(temperature=0.0, max_tokens=700)
+    for action, tokens, n_ctx in (("stop", 512, 512), ("trim", 700, 512), ("grow", 700, 1024)):
+        desk.load(path, ContextSettings(n_ctx=512, n_threads=1, allocation="reserve"))
+        asked: list[m.GrowWanted] = []
+
+        def answer(wanted: m.GrowWanted, action: str = action, asked: list[m.GrowWanted] = asked) -> m.GrowAnswer:
+            asked.append(wanted)
+            return m.GrowAnswer(action)
+
+        desk.growth = answer
+        _, stats = desk.answer("hello", sampling=endless, overflow="ask")
+        assert "context length of 512 tokens" in asked[0].failed
+        assert asked[0].to_cells == 1024
+        assert abs(stats.completion_tokens - tokens) < 40
+        assert (stats.stop_reason is m.StopReason.CONTEXT_FULL) is (action == "stop")
+        grown = desk.of(m.Grown)
+        assert (grown[-1].context.n_ctx_limit if grown else 512) == n_ctx
+
+
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(desk: Desk, tmp_path: Path) -> None:
     desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=512))
     expected, _ = desk.answer("hello")

@@ -67,6 +67,8 @@ class Session:
         self.tokens: list[int] = []
         self.known: list[int] = []
         """The conversation's tokens that were in the cells at any time: what of it is decoded again was *reread*."""
+        self.asks_at_limit = False
+        """Whether the end of the context length is a question ("ask") or an end."""
         self.n_keep = 0
         """Tokens at the front that forgetting spares: the system prompt's."""
         self.text: str | None = None
@@ -262,14 +264,22 @@ class Session:
         """
         failed = ""
         while (cells := len(self.tokens) + n_tokens) > self.context.n_ctx:
-            if cells > self.limit or self.context.n_ctx >= self.limit:
-                raise ContextFull
             wanted = min(self.limit, max(2 * self.context.n_ctx, pad256(cells)))
+            if cells > self.limit or self.context.n_ctx >= self.limit:
+                if not self.asks_at_limit:
+                    raise ContextFull
+                own = pad256(lib.llama_model_n_ctx_train(self.model.ptr))
+                wanted = max(self.limit, min(own, max(2 * self.limit, pad256(cells))))
+                failed = failed or f"The context length of {self.limit:,} tokens is reached."
             answer = ask(len(self.tokens), self.context.n_ctx, wanted, failed)
-            if answer.action == "grow":
+            if answer.action == "grow" and wanted > self.context.n_ctx:
+                before = self.limit, self.settings
+                if wanted > self.limit:
+                    self.limit, self.settings = wanted, replace(self.settings, n_ctx=wanted)
                 try:
                     self.resize(wanted)
                 except ContextFailed as error:
+                    self.limit, self.settings = before
                     failed = str(error)
             elif answer.action == "convert":
                 self.change(replace(self.settings, type_k=answer.type_k, type_v=answer.type_v))

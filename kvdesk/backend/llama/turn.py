@@ -108,6 +108,7 @@ class Turn:
             session.keep_prefix(tokens)
             session.shrink(len(tokens))
         session.n_keep = self._kept_prefix(turns, tokens)
+        session.asks_at_limit = request.overflow == "ask"
         session.on_forgotten = lambda n: self._send(Forgot(request.request_id, 0, n))
         known = common_prefix(session.known, tokens)
         reused = session.keep_prefix(tokens)
