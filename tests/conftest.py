@@ -6,8 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+# the same examples each time, and no clock: machines that run these are shared and slow at times
+settings.register_profile(
+    "kvdesk", deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("kvdesk")
 
 
 @pytest.fixture(scope="session", autouse=True)
