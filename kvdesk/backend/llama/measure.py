@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Self
 
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.library import lib
@@ -39,15 +38,14 @@ def measure(session: Session, request: Measure, send: Callable[[Event], None]) -
             raise _OutOfTime
 
     try:
-        session.feed(tokens[first : request.n_past], _never_grow, progress)
-        with _Clock(session) as clock:
-            session.feed(tokens[request.n_past : read_at], _never_grow)
-        prompt_speed = clock.per_second(request.n_prompt)
-        with _Clock(session) as clock:
-            for token in tokens[read_at:]:
-                session.feed_one(token, _never_grow)
-                lib.llama_synchronize(session.context.ptr)  # as a sampler that waits for the logits
-        speed = clock.per_second(request.n_decode)
+        _read(session, tokens[first : request.n_past], progress)
+        started_s = time.perf_counter()
+        _read(session, tokens[request.n_past : read_at])
+        prompt_speed = _per_second(request.n_prompt, time.perf_counter() - started_s)
+        started_s = time.perf_counter()
+        for token in tokens[read_at:]:
+            _write(session, token)
+        speed = _per_second(request.n_decode, time.perf_counter() - started_s)
     except (Cancelled, _OutOfTime):
         pass
     library.give_back_free_memory()
@@ -61,24 +59,22 @@ def filler(model: Model, n: int) -> list[int]:
     return [max(bos, 0), *numbers.choices(range(model.n_vocab), k=n)][:n]
 
 
-class _Clock:
-    """Times a block until the device has really done it."""
+def _read(session: Session, tokens: list[int], on_progress: Callable[[int], None] | None = None) -> None:
+    """Read ``tokens`` and wait until that is really done: for the logits of the last, since a network worker computes on
+    after llama_synchronize."""
+    session.feed(tokens[:-1], _never_grow, on_progress)
+    for token in tokens[-1:]:
+        _write(session, token)
 
-    def __init__(self, session: Session) -> None:
-        self._context = session.context.ptr
-        self._elapsed_s = 0.0
 
-    def __enter__(self) -> Self:
-        lib.llama_synchronize(self._context)
-        self._started_s = time.perf_counter()
-        return self
+def _write(session: Session, token: int) -> None:
+    """As the token loop does, which waits for each token's logits."""
+    session.feed_one(token, _never_grow)
+    lib.llama_synchronize(session.context.ptr)
 
-    def __exit__(self, *_: object) -> None:
-        lib.llama_synchronize(self._context)
-        self._elapsed_s = time.perf_counter() - self._started_s
 
-    def per_second(self, n_tokens: int) -> float | None:
-        return n_tokens / self._elapsed_s if n_tokens and self._elapsed_s > 0 else None
+def _per_second(n_tokens: int, elapsed_s: float) -> float | None:
+    return n_tokens / elapsed_s if n_tokens and elapsed_s > 0 else None
 
 
 def _never_grow(*_: object) -> GrowAnswer:
