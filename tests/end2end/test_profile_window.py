@@ -22,6 +22,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny("llama", tmp_path_factory.mktemp("models"))
 
 
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slow enough to be met while it writes."""
+    sizes = {"n_layer": 8, "n_embd": 1024, "n_ff": 2048}
+    return write_tiny("llama", tmp_path_factory.mktemp("models"), **sizes, file_name="slow.gguf")
+
+
 def open_profile(person: Person) -> ProfileWindow:
     """By the menu."""
     action = next(one for one in person.window.findChildren(QAction) if one.text() == "Context &profile...")
@@ -110,15 +117,15 @@ def test_nothing_is_measured_without_a_model(start_app: StartApp) -> None:
     assert "No model is loaded" in window.words
 
 
-def test_nothing_is_measured_while_a_reply_is_written(start_app: StartApp, tiny: Path) -> None:
-    person = start_app(tiny, sampling=SamplingSettings(temperature=0.0, max_tokens=0))
+def test_nothing_is_measured_while_a_reply_is_written(start_app: StartApp, slow: Path) -> None:
+    person = start_app(slow, sampling=SamplingSettings(temperature=0.0, max_tokens=0))
     window = open_profile(person)
     assert person.button(window, "Start").isEnabled()
     person.send("tell me all")
     person.wait_for_text()
     assert not person.button(window, "Start").isEnabled()
     assert "busy" in window.words
-    person.stop()
+    person.window.composer.stop_action.trigger()  # Esc would close the profile, which has the keyboard
     person.wait_for_reply()
     person.wait_until(lambda: person.button(window, "Start").isEnabled())
     assert window.words == ""
