@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from kvdesk.backend.llama import context as contexts
+from kvdesk.backend.llama import library
 from kvdesk.backend.llama.context import ABORTED, Context
 from kvdesk.backend.llama.kv_convert import convert_state
 from kvdesk.backend.llama.kv_state import CannotConvert
@@ -308,6 +309,8 @@ class Session:
             self._go_back(before, state)
             raise
         self._put_back(made, state)
+        del state
+        library.give_back_free_memory()  # the old cells and the copy: the chart shows what is really held
         self.on_grown(GrowStep(len(self.tokens), before, made.n_ctx, (time.monotonic() - started) * 1000))
 
     def _saved(self) -> memoryview | None:
