@@ -33,7 +33,7 @@ from tests.bench.engine_speed import N_CTX, as_prompt, load_words, processor_of,
 from tests.bench.kv_convert import starter
 from tests.engine.harness import GREEDY
 
-BEAT_MS = 5
+BEAT_MS = 10
 MIB = 1024 * 1024
 
 
