@@ -194,14 +194,21 @@ class App(QObject):
         QTimer.singleShot(0, lambda: self._after_first_paint(model, state.conversation_id))
 
     def _after_first_paint(self, model: Path | None, conversation_id: str) -> None:
-        if self._preferences_problem:
-            self._on_noticed(self._preferences_problem, "warning")
         self.window.memory_dock.build_soon()
         self.chat.refresh_list()
         if conversation_id:
             self.chat.open(conversation_id)
         self.chat.keep(lambda store: store.purge_deleted(time.time() - DELETED_KEPT_S), self._drop_snapshots)
-        self.chat.keep(self._read_recent, self._show_recent)
+        # the store answers in order: what is said from here on stands below the conversation and is not swept away by it
+        self.store.submit(self._read_recent, self.bridge.here(lambda recent: self._after_store(recent, model)))
+
+    def _after_store(self, recent: list[RecentModel] | Exception, model: Path | None) -> None:
+        if isinstance(recent, Exception):
+            self._on_noticed(str(recent), "error")
+        else:
+            self._show_recent(recent)
+        if self._preferences_problem:
+            self._on_noticed(self._preferences_problem, "warning")
         self.logs.look_for_unclean()
         if model:
             self.models.open(model)
@@ -423,7 +430,7 @@ class App(QObject):
             return
         self._is_closed = True
         self.chat.keep_partial()
-        state = self.window.window_state(self.chat.conversation.id)
+        state = self.window.window_state(self.chat.kept_id)
         preferences.save_values(state, self._window_path)
         self.window.hide()
         self.profiles.close()

@@ -173,6 +173,11 @@ class ChatController(QObject):
 
     # --- which conversation -------------------------------------------------------------------------------------
 
+    @property
+    def kept_id(self) -> str:
+        """The open conversation's id, "" while nothing of it is kept."""
+        return self.conversation.id if self._is_stored else ""
+
     def new(self) -> None:
         """An empty conversation; it is kept from its first message on."""
         self._leave()
