@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import sqlite3
+import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,16 +56,7 @@ class ConversationStore:
         with errors_in_words(path):
             with contextlib.suppress(OSError):  # SQLite will say what is wrong
                 path.touch(mode=0o600)  # what people tell a model is nobody else's business
-            self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = NORMAL")
-                migrate(self._connection, path)
-                self._connection.execute("PRAGMA foreign_keys = ON")
-                search.prepare(self._connection)
-            except BaseException:
-                self._connection.close()
-                raise
+            self._connection = _opened(path)
 
     def close(self) -> None:
         """Let go of the file; harmless when done already."""
@@ -242,6 +234,27 @@ _MESSAGE_COLUMNS = (
     *("id", "parent_id", "role", "created_s"),
     *("content", "stats", "model_name", "stop_note", "is_complete"),  # from here on a message can change
 )
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection to the migrated database. SQLite does not wait by itself in every step of opening a file that another
+    window is making just now, so a locked file is tried again for BUSY_TIMEOUT_S."""
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            migrate(connection, path)
+            connection.execute("PRAGMA foreign_keys = ON")
+            search.prepare(connection)
+        except BaseException as error:
+            connection.close()
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return connection
 
 
 def _conversation_values(conversation: Conversation) -> tuple[Any, ...]:
