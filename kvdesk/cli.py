@@ -39,9 +39,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--demo", metavar="QUESTION", help="ask this, print the answer, save a screenshot, and leave")
     parser.add_argument("--screenshot", metavar="FILE", help="where --demo saves it")
     args = parser.parse_args(arguments)
-    from kvdesk.ui import app
+    from kvdesk.ui import start
 
-    return app.run(args.model, rpc_servers=tuple(args.rpc), question=args.demo, screenshot=args.screenshot)
+    return start.run(args.model, rpc_servers=tuple(args.rpc), question=args.demo, screenshot=args.screenshot)
 
 
 def _run_command(name: str, arguments: Sequence[str]) -> int:

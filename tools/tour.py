@@ -336,7 +336,8 @@ def main() -> int:
         from kvdesk.backend import models, preferences
         from kvdesk.backend.preferences import Preferences
         from kvdesk.backend.settings import ContextSettings, EngineSettings
-        from kvdesk.ui.app import App, make_application
+        from kvdesk.ui.app import App
+        from kvdesk.ui.opening import make_application, open_window
 
         engine = EngineSettings(context=ContextSettings(initial_ctx=256))
         chosen = Preferences(theme="light", engine=engine, confirm_quit=False)
@@ -344,7 +345,8 @@ def main() -> int:
         FOLDER.mkdir(exist_ok=True)
         for old in FOLDER.glob("[0-9][0-9]-*.png"):
             old.unlink()
-        app = App(make_application())
+        application = make_application()
+        app = App(application, open_window(application))
         tour = Tour(app)
         try:
             tour.walk(models.starter_model())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -21,6 +20,8 @@ from kvdesk.backend.settings import ModelSettings
 
 def machine_key() -> str:
     """This CPU (model and features) with this llama-cpp-python; another build or machine gets a new chance."""
+    import importlib.metadata  # slow, and not needed before a model is opened
+
     text = read_text("/proc/cpuinfo") or ""
     facts = re.findall(r"^(?:model name|flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)[:2]
     named = facts or [platform.processor(), platform.machine()]

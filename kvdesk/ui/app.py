@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QObject, Qt, QTimer, QUrl
+from PySide6.QtCore import QObject, Qt, QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
 
-from kvdesk import __version__, log, paths
+from kvdesk import __version__, paths
 from kvdesk.backend import chat, chat_file, fallback, models, preferences, text_file
 from kvdesk.backend import messages as m
 from kvdesk.backend.calibration import Comparison
@@ -35,31 +32,28 @@ from kvdesk.ui.engine_controller import EngineController
 from kvdesk.ui.growth_controller import GrowthController
 from kvdesk.ui.limit_controller import LimitController
 from kvdesk.ui.log_controller import LogController
-from kvdesk.ui.main_window import MainWindow
 from kvdesk.ui.memory_controller import MemoryController
 from kvdesk.ui.model_bar import RecentModel
+from kvdesk.ui.opening import Opening, current_theme, dress
 from kvdesk.ui.profile_controller import ProfileController
-from kvdesk.ui.theme import Theme, body_font, palette, style_sheet, theme_named
 
 DELETED_KEPT_S = 86400.0
 """How long a deleted conversation can still be brought back."""
 
 
 class App(QObject):
-    """Everything of one running kvdesk. ``start`` shows the window; ``close`` ends engine, threads and files in order."""
+    """Everything of one running kvdesk behind its window; ``close`` ends engine, threads and files in order."""
 
-    def __init__(self, application: QApplication, rpc_servers: tuple[str, ...] = ()) -> None:
+    def __init__(self, application: QApplication, opening: Opening, rpc_servers: tuple[str, ...] = ()) -> None:
         super().__init__()
         self._application = application
         self._preferences_path = paths.config_dir() / preferences.FILE_NAME
-        self._window_path = paths.config_dir() / preferences.WINDOW_FILE_NAME
-        self.preferences, self._preferences_problem = preferences.load_preferences(self._preferences_path)
+        self.window = opening.window
+        self.theme = opening.theme
+        self.preferences = opening.preferences
+        self._opening = opening
         self._rpc_servers = rpc_servers or self.preferences.rpc_servers
         self._remembered: dict[str, ModelMemory] = {}
-        application.setFont(body_font(application.font()))
-        self.theme = self._theme()
-        self._dress()
-        self.window = MainWindow(self.theme, self.preferences.theme)
         self.bridge = Bridge(self)
         self._build_backend()
         self._build_controllers()
@@ -184,20 +178,12 @@ class App(QObject):
     # --- starting ---------------------------------------------------------------------------------------------------
 
     def start(self, model: Path | None) -> None:
-        """Show the window at once; everything slow comes after the first paint."""
-        state = preferences.load_window_state(self._window_path)
-        self.window.restore(state)
-        self.window.composer.show_closed(self.tr("No model is loaded."))
-        self.window.show()
-        self.window.composer.setFocus()
+        """Begin: sample memory, read the store, open ``model`` or else the starter."""
         self.monitor.start()
-        QTimer.singleShot(0, lambda: self._after_first_paint(model, state.conversation_id))
-
-    def _after_first_paint(self, model: Path | None, conversation_id: str) -> None:
         self.window.memory_dock.build_soon()
         self.chat.refresh_list()
-        if conversation_id:
-            self.chat.open(conversation_id)
+        if self._opening.state.conversation_id:
+            self.chat.open(self._opening.state.conversation_id)
         self.chat.keep(lambda store: store.purge_deleted(time.time() - DELETED_KEPT_S), self._drop_snapshots)
         # the store answers in order: what is said from here on stands below the conversation and is not swept away by it
         self.store.submit(self._read_recent, self.bridge.here(lambda recent: self._after_store(recent, model)))
@@ -207,8 +193,8 @@ class App(QObject):
             self._on_noticed(str(recent), "error")
         else:
             self._show_recent(recent)
-        if self._preferences_problem:
-            self._on_noticed(self._preferences_problem, "warning")
+        if self._opening.problem:
+            self._on_noticed(self._opening.problem, "warning")
         self.logs.look_for_unclean()
         if model:
             self.models.open(model)
@@ -386,19 +372,11 @@ class App(QObject):
 
     # --- theme and preferences ----------------------------------------------------------------------------------------
 
-    def _theme(self) -> Theme:
-        dark = self._application.styleHints().colorScheme() == Qt.ColorScheme.Dark
-        return theme_named(self.preferences.theme, dark)
-
-    def _dress(self) -> None:
-        self._application.setPalette(palette(self.theme))
-        self._application.setStyleSheet(style_sheet(self.theme))
-
     def _on_theme_chosen(self, name: str) -> None:
         if name != self.preferences.theme:
             self._save_preferences(theme=name)
-        self.theme = self._theme()
-        self._dress()
+        self.theme = current_theme(self._application, self.preferences.theme)
+        dress(self._application, self.theme)
         self.window.set_theme(self.theme)
         self.logs.set_theme(self.theme)
         self.profiles.set_theme(self.theme)
@@ -431,7 +409,7 @@ class App(QObject):
         self._is_closed = True
         self.chat.keep_partial()
         state = self.window.window_state(self.chat.kept_id)
-        preferences.save_values(state, self._window_path)
+        preferences.save_values(state, paths.config_dir() / preferences.WINDOW_FILE_NAME)
         self.window.hide()
         self.profiles.close()
         self.engine.shutdown()
@@ -442,40 +420,3 @@ class App(QObject):
         self.recorder.close("closed by the user")
         self.window.really_close()
         self._application.quit()
-
-
-def make_application() -> QApplication:
-    """The QApplication, offscreen where there is no display."""
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    application = QApplication.instance() or QApplication(sys.argv[:1])
-    assert isinstance(application, QApplication)
-    application.setApplicationName("kvdesk")
-    application.setApplicationVersion(__version__)
-    application.setDesktopFileName("kvdesk")
-    application.setStyle("Fusion")
-    return application
-
-
-def run(
-    model: str | None,
-    *,
-    rpc_servers: tuple[str, ...] = (),
-    question: str | None = None,
-    screenshot: str | None = None,
-) -> int:
-    """Open the window and stay until it is closed; with ``question`` ask it, print the answer, and leave."""
-    log.start(paths.log_dir())
-    application = make_application()
-    app = App(application, rpc_servers)
-    app.start(Path(model).absolute() if model else None)
-    finish: Callable[[], int] = lambda: 0  # noqa: E731
-    if question is not None:
-        from kvdesk.ui.demo import Demo
-
-        demo = Demo(app, question, Path(screenshot or "kvdesk.png"))
-        finish = demo.exit_code
-    application.exec()
-    app.close()
-    logging.shutdown()
-    return finish()

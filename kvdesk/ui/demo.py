@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, QTimer
 
-if TYPE_CHECKING:
-    from kvdesk.ui.app import App
+from kvdesk.ui.app import App
 
 PATIENCE_MS = 300_000
 SETTLE_MS = 1500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QByteArray, Qt, Signal
+from PySide6.QtCore import QByteArray, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QAction,
     QActionGroup,
@@ -12,6 +12,7 @@ from PySide6.QtGui import (
     QDragEnterEvent,
     QDropEvent,
     QKeySequence,
+    QPaintEvent,
     QPalette,
     QResizeEvent,
 )
@@ -46,12 +47,14 @@ class MainWindow(QMainWindow):
     copy_report_requested = Signal()
     profile_requested = Signal()
     theme_chosen = Signal(str)
+    painted = Signal()
+    """All of the window has been painted for the first time."""
     close_requested = Signal()
     """The user closes the window; the owner answers with ``really_close``."""
 
     def __init__(self, theme: Theme, theme_name: str) -> None:
         super().__init__()
-        self._may_close = False
+        self._may_close = self._is_painted = False
         self._list_wanted = True
         self.setWindowTitle("kvdesk")
         self.setWindowIcon(app_icon())
@@ -223,6 +226,13 @@ class MainWindow(QMainWindow):
         """A narrow window keeps chat and memory and lets the list go until there is room again."""
         super().resizeEvent(event)
         self.conversation_list.setVisible(self._list_wanted and self.width() >= NARROW_PX)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """The children follow in the same pass, so that all is on the screen when the event loop comes round."""
+        super().paintEvent(event)
+        if not self._is_painted:
+            self._is_painted = True
+            QTimer.singleShot(0, self.painted.emit)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Models are welcome anywhere."""

@@ -26,7 +26,8 @@ def child(rest_s: float) -> None:
     log.start(paths.log_dir())
     from PySide6.QtCore import QEvent, QObject, QTimer
 
-    from kvdesk.ui.app import App, make_application
+    from kvdesk.ui.opening import make_application
+    from kvdesk.ui.start import open_app
 
     class FirstPaint(QObject):
         """Notes when the window has been painted for the first time."""
@@ -43,17 +44,16 @@ def child(rest_s: float) -> None:
                 self.at_s, self.processor_s = time.time(), time.process_time()
 
     application = make_application()
-    app = App(application)
-    painted = FirstPaint()
-    app.window.installEventFilter(painted)
-    app.start(None)
+    painted, apps = FirstPaint(), []
+    open_app(application, None, (), apps.append).installEventFilter(painted)
 
     def finish() -> None:
         import psutil
 
         memory = psutil.Process().memory_full_info()
-        print(painted.at_s, painted.processor_s, memory.rss / MIB, memory.uss / MIB, app.engine.state.value, flush=True)
-        app.close()
+        state = apps[0].engine.state.value
+        print(painted.at_s, painted.processor_s, memory.rss / MIB, memory.uss / MIB, state, flush=True)
+        apps[0].close()
 
     QTimer.singleShot(int(rest_s * 1000), finish)
     application.exec()
@@ -82,7 +82,7 @@ def main() -> None:
         environment = {**os.environ, "KVDESK_HOME": home, **kept}
         for number in range(options.rounds + 1):
             last = number == options.rounds
-            rest_s = options.rest if last else 2.0
+            rest_s = options.rest if last else 3.0
             begun = time.time()
             command = [sys.executable, "-m", "tests.bench.start_up", "--child", "--rest", str(rest_s)]
             ran = subprocess.run(

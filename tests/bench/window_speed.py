@@ -27,7 +27,8 @@ from kvdesk.backend import preferences
 from kvdesk.backend.engine import EngineEvent, EngineState
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
-from kvdesk.ui.app import App, make_application
+from kvdesk.ui.app import App
+from kvdesk.ui.opening import make_application, open_window
 from tests.bench.barest_loop import Barest, Speed
 from tests.bench.engine_speed import N_CTX, as_prompt, load_words, processor_of, ratio, show, story
 from tests.bench.kv_convert import starter
@@ -130,7 +131,7 @@ def measure(options: argparse.Namespace) -> None:
     )
     preferences.save_values(chosen, paths.config_dir() / preferences.FILE_NAME)
     application = make_application()
-    app = App(application)
+    app = App(application, open_window(application))
     app.start(Path(model))
     wait_until(lambda: app.engine.state is EngineState.READY)
     streamer = Streamer(app)

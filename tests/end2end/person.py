@@ -21,6 +21,7 @@ from kvdesk.ui.chat.message_column import Notice
 from kvdesk.ui.chat.message_footer import MessageFooter
 from kvdesk.ui.chat.message_view import MessageView
 from kvdesk.ui.field_editor import ChoiceBox
+from kvdesk.ui.opening import open_window
 
 PATIENCE_MS = 60_000
 MODEL = ModelSettings(use_extra_bufts=False)
@@ -48,7 +49,7 @@ class Person:
         if not path.exists():
             values = Preferences(engine=EngineSettings(MODEL, context), sampling=sampling, confirm_quit=False)
             preferences.save_values(dataclasses.replace(values, **chosen), path)  # type: ignore[arg-type]
-        self.app = App(application)
+        self.app = App(application, open_window(application))
         self.window = self.app.window
         self.app.start(model or home / "no-model.gguf")
         if model:

@@ -64,7 +64,25 @@ def test_regenerating_rereads_almost_nothing_and_says_the_same(desk: Desk, tmp_p
     first, before = desk.answer(prompt)
     again, stats = desk.answer(prompt)
     assert again == first
-    assert stats.reused_tokens == before.prompt_tokens - 1
+    assert stats.reused_tokens == before.prompt_tokens
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mamba", "lfm2"])
+def test_after_a_long_reply_the_prompt_is_answered_again_without_reading_any_of_it(
+    desk: Desk, tmp_path: Path, family: str
+) -> None:
+    """None of the three can be cut back to the prompt's last token then; the prompt's logits were kept instead."""
+    desk.load(write_tiny(family, tmp_path))
+    sampling = SamplingSettings(seed=7, max_tokens=700, repeat_penalty=1.3)
+    first, before = desk.answer("word " * 30, sampling=sampling)
+    again, stats = desk.answer("word " * 30, sampling=sampling)
+    assert before.completion_tokens == stats.completion_tokens == 700
+    assert again == first
+    assert stats.reused_tokens == stats.prompt_tokens
+    longer, stats = desk.answer("word " * 30 + "more", sampling=GREEDY)
+    assert stats.reused_tokens < stats.prompt_tokens
+    desk.answer("Something else", conversation_id="other")
+    assert desk.answer("word " * 30 + "more", sampling=GREEDY)[0] == longer
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -28,6 +28,7 @@ def test_switching_back_rereads_almost_nothing_and_says_the_same(tmp_path: Path,
         first, _ = desk.answer(LONG, conversation_id="one")
         expected, without = desk.answer(LONG, first, "go on", conversation_id="one")
         assert without.reused_tokens > 100
+    with Desk(tmp_path, tmp_path / "kept again") as desk:
         desk.load(path)
         desk.answer(LONG, conversation_id="one")
         desk.answer("something else altogether " * 8, conversation_id="two")

@@ -49,17 +49,22 @@ class Context:
         self.caches = allocated.caches(self.log_lines, self.buffers)
         self._one = (lib.llama_token * 1)()
 
-    def decode(self, tokens: Sequence[int]) -> int:
-        """Append ``tokens`` to sequence 0, without logits: with a large vocabulary they cost as much as many tokens.
-        Returns OK or ABORTED.
+    def decode(self, tokens: Sequence[int], *, logits: bool = False) -> int:
+        """Append ``tokens`` to sequence 0; with ``logits`` those of the last one are there afterwards. With a large
+        vocabulary they cost as much as many tokens. Returns OK or ABORTED.
 
         Raises EngineError on anything else; cells of the failed batch are gone then (llama-context.cpp, decode).
         """
         n = len(tokens)
         array = (lib.llama_token * n)(*tokens)
         batch = lib.llama_batch_get_one(array, n)
-        batch.logits = (ctypes.c_int8 * n)()
+        if not logits:
+            batch.logits = (ctypes.c_int8 * n)()
         return self._checked(lib.llama_decode(self.ptr, batch))
+
+    def logits(self) -> bytes:
+        """The last decoded token's: n_vocab floats. Only after a decode that had them."""
+        return ctypes.string_at(lib.llama_get_logits_ith(self.ptr, -1), self.model.n_vocab * ctypes.sizeof(ctypes.c_float))
 
     def decode_one(self, token: int) -> int:
         """As decode, for one token, with its logits and without making arrays: the token loop's call."""

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
+
+import numpy as np
 
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.settings import SamplingSettings
+
+TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama_token_data (llama.h)."""
 
 
 class Sampler:
@@ -44,6 +50,19 @@ class Sampler:
     def next_token(self, context_ptr: object) -> int:
         """The token after the last decoded one; it is accepted."""
         return lib.llama_sampler_sample(self.chain, context_ptr, -1)
+
+    def pick(self, logits: bytes) -> int:
+        """As next_token, from ``logits`` (n_vocab floats) that were kept; what llama_sampler_sample does with its own."""
+        values = np.frombuffer(logits, np.float32)
+        candidates = np.zeros(len(values), TOKEN_DATA)
+        candidates["id"] = np.arange(len(values))
+        candidates["logit"] = values
+        data = candidates.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
+        array = lib.llama_token_data_array(data=data, size=len(values), selected=-1, sorted=False)
+        lib.llama_sampler_apply(self.chain, ctypes.byref(array))
+        token = int(array.data[array.selected].id)
+        self.accept(token)
+        return token
 
     def close(self) -> None:
         """Free the chain."""

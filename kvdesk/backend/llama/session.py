@@ -46,10 +46,18 @@ class ContextFull(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What cutting back cannot rebuild (window cells, recurrent state) as it was after ``n_tokens`` tokens."""
+    """A point to go back to, after ``n_tokens`` tokens."""
 
     n_tokens: int
-    state: memoryview
+    state: memoryview | None
+    """What cutting back cannot rebuild (window cells, recurrent state); None where it can rebuild all."""
+    logits: bytes | None = None
+    """Of the last token, where a prompt ended: the same prompt is answered again, and alike, without decoding it."""
+
+    @property
+    def n_bytes(self) -> int:
+        """What remembering it takes."""
+        return len(self.state or b"") + len(self.logits or b"")
 
 
 GrowQuestion = Callable[[int, int, int, str], GrowAnswer]
@@ -75,6 +83,8 @@ class Session:
         self.text: str | None = None
         """What ``tokens`` are the tokens of, if that is known: lets a next prompt go on with them and not with others
         that make the same text."""
+        self.logits: bytes | None = None
+        """Of the last of ``tokens``, where keep_prefix could bring them back and nothing is left to decode."""
         self.checkpoints: list[Checkpoint] = []
         self.on_grown: Callable[[GrowStep], None] = _ignore
         """Called after each change of size."""
@@ -122,10 +132,17 @@ class Session:
     def keep_prefix(self, prompt: Sequence[int]) -> int:
         """Cut the cells back to what ``prompt`` shares with them and return how many tokens that leaves.
 
-        At least one token of the prompt is left to decode, since its logits are wanted. Where the cache cannot be
-        cut to the shared length (sliding window, recurrent state), the nearest checkpoint before it is used.
+        At least one token of the prompt is left to decode, since its logits are wanted, unless ``logits`` are there.
+        Where the cache cannot be cut to the shared length (sliding window, recurrent state), the nearest checkpoint
+        before it is used.
         """
-        shared = min(common_prefix(self.tokens, prompt), len(prompt) - 1)
+        self.logits = None
+        common = common_prefix(self.tokens, prompt)
+        for checkpoint in self.checkpoints:
+            if checkpoint.n_tokens == common == len(prompt) and checkpoint.logits and self._return_to(checkpoint):
+                self.logits = checkpoint.logits
+                return common
+        shared = min(common, len(prompt) - 1)
         if self.context.can_cut(shared) and self.context.cut(shared):
             self._truncate(shared)
             return shared
@@ -137,7 +154,10 @@ class Session:
 
     def _return_to(self, checkpoint: Checkpoint) -> bool:
         n = checkpoint.n_tokens
-        if not restore_checkpoint(self.context.ptr, checkpoint.state, n):
+        restored = (
+            restore_checkpoint(self.context.ptr, checkpoint.state, n) if checkpoint.state else self.context.cut(n)
+        )
+        if not restored:
             return False
         self._truncate(n)
         return True
@@ -170,26 +190,32 @@ class Session:
             self.conversation_id = conversation_id
             self.known = []
 
-    def checkpoint(self) -> None:
-        """Remember this point, if the model is one whose cells cannot always be cut back."""
+    def checkpoint(self, *, logits: bool = False) -> None:
+        """Remember this point, if the model is one whose cells cannot always be cut back, or for the ``logits`` that
+        the last decode left."""
         model = self.model
-        passes_window = 0 < model.n_swa < len(self.tokens) and not self.settings.swa_full
-        forgets = passes_window or lib.llama_memory_seq_pos_min(self.context.memory, 0) > 0
-        if not (model.is_recurrent or model.is_hybrid or forgets):
+        forgets = model.is_recurrent or model.is_hybrid or (model.n_swa and not self.settings.swa_full)
+        if not (forgets or logits) or (self.checkpoints and self.checkpoints[-1].n_tokens == len(self.tokens)):
             return
-        if self.checkpoints and self.checkpoints[-1].n_tokens == len(self.tokens):
-            return
-        self.checkpoints.append(Checkpoint(len(self.tokens), save_checkpoint(self.context.ptr)))
+        state = save_checkpoint(self.context.ptr) if forgets else None
+        self.checkpoints.append(Checkpoint(len(self.tokens), state, self.context.logits() if logits else None))
         while len(self.checkpoints) > CHECKPOINTS_MAX or (
-            len(self.checkpoints) > 1 and sum(len(c.state) for c in self.checkpoints) > CHECKPOINT_BYTES_MAX
+            len(self.checkpoints) > 1 and sum(c.n_bytes for c in self.checkpoints) > CHECKPOINT_BYTES_MAX
         ):
             del self.checkpoints[0]
 
     # --- filling ------------------------------------------------------------------------------------------------
 
-    def feed(self, tokens: Sequence[int], ask: GrowQuestion, on_progress: Callable[[int], None] | None = None) -> None:
-        """Decode ``tokens`` after those that are there, a physical batch at a time so that a stop is quick. What is
-        sampled next needs the logits of a token given to feed_one.
+    def feed(
+        self,
+        tokens: Sequence[int],
+        ask: GrowQuestion,
+        on_progress: Callable[[int], None] | None = None,
+        *,
+        logits: bool = False,
+    ) -> None:
+        """Decode ``tokens`` after those that are there, a physical batch at a time so that a stop is quick; with
+        ``logits`` the next token can be sampled afterwards.
 
         Raises Cancelled, ContextFull or EngineError; the tokens decoded so far stay.
         """
@@ -197,7 +223,8 @@ class Session:
         for start in range(0, len(tokens), step):
             part = tokens[start : start + step]
             self.make_room(len(part), ask)
-            if self.abort.is_set() or self.context.decode(part) == ABORTED:
+            is_last = start + step >= len(tokens)
+            if self.abort.is_set() or self.context.decode(part, logits=logits and is_last) == ABORTED:
                 self._mend()
                 raise Cancelled
             self._appended(part)
@@ -205,7 +232,7 @@ class Session:
                 on_progress(start + len(part))
 
     def feed_one(self, token: int, ask: GrowQuestion) -> None:
-        """As feed, for the prompt's last token and the token loop: its logits are there afterwards."""
+        """As feed with logits, for the token loop."""
         if len(self.tokens) >= self.context.n_ctx:
             self.make_room(1, ask)
         if self.context.decode_one(token) == ABORTED:
@@ -246,6 +273,7 @@ class Session:
             lib.llama_memory_seq_rm(memory, 0, n_keep, n_keep + n)
             lib.llama_memory_seq_add(memory, 0, n_keep + n, -1, -n)
             del self.tokens[n_keep : n_keep + n]
+            self.checkpoints = [c for c in self.checkpoints if c.n_tokens <= n_keep]
             # llama.cpp turns the keys with the next decode; a save before it would keep them unturned
             last = self.tokens.pop()
             self.context.cut(len(self.tokens))

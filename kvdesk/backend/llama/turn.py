@@ -122,10 +122,9 @@ class Turn:
             self._send(KvChanged(session.kv()))
 
         try:
-            session.feed(tokens[reused:-1], self._ask, progress)
-            session.checkpoint()
-            session.feed_one(tokens[-1], self._ask)
-            read = len(tokens) - reused
+            if reused < len(tokens):
+                session.feed(tokens[reused:], self._ask, progress, logits=True)
+                session.checkpoint(logits=True)
             prompt_s = time.monotonic() - prompt_started
             reason = self._generate()
         except Cancelled:
@@ -225,9 +224,8 @@ class Turn:
         try:
             for token in session.tokens[-sampling.repeat_last_n :] if sampling.repeat_last_n else ():
                 sampler.accept(token)
-            context_ptr = session.context.ptr
+            token = sampler.pick(session.logits) if session.logits else sampler.next_token(session.context.ptr)
             while True:
-                token = sampler.next_token(context_ptr)
                 self._completion += 1
                 if self._first_token is None:
                     self._first_token = time.monotonic()
@@ -245,7 +243,7 @@ class Turn:
                 self._feed(token)
                 if sampling.max_tokens and self._completion >= sampling.max_tokens:
                     return StopReason.LENGTH
-                context_ptr = session.context.ptr
+                token = sampler.next_token(session.context.ptr)
         except Cancelled:
             return StopReason.CANCELLED
         finally:

@@ -1,0 +1,77 @@
+"""Runs the desktop app: the window first, what stands behind it once that has been painted. UI thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
+
+from kvdesk import log, paths
+from kvdesk.ui.opening import make_application, open_window
+
+if TYPE_CHECKING:
+    from kvdesk.ui.app import App
+    from kvdesk.ui.main_window import MainWindow
+
+PAINT_PATIENCE_MS = 1000
+"""After this long without a first paint (a window that nobody sees has none) the rest is built all the same."""
+
+
+def open_app(
+    application: QApplication, model: Path | None, rpc_servers: tuple[str, ...], joined: Callable[[App], None]
+) -> MainWindow:
+    """Show the window and return it; ``joined`` is called with the app when all stands behind it. Quits where that fails."""
+    opening = open_window(application)
+    is_joined = False
+
+    def join() -> None:
+        nonlocal is_joined
+        if is_joined:
+            return
+        is_joined = True
+        try:
+            from kvdesk.ui.app import App
+
+            app = App(application, opening, rpc_servers)
+            app.start(model)
+            joined(app)
+        except BaseException:
+            application.exit(1)
+            raise
+
+    opening.window.painted.connect(join)
+    QTimer.singleShot(PAINT_PATIENCE_MS, opening.window, join)
+    return opening.window
+
+
+def run(
+    model: str | None,
+    *,
+    rpc_servers: tuple[str, ...] = (),
+    question: str | None = None,
+    screenshot: str | None = None,
+) -> int:
+    """Open the window and stay until it is closed; with ``question`` ask it, print the answer, and leave."""
+    log.start(paths.log_dir())
+    application = make_application()
+    apps: list[App] = []
+    exit_code: Callable[[], int] = int
+
+    def joined(app: App) -> None:
+        nonlocal exit_code
+        apps.append(app)
+        if question is not None:
+            from kvdesk.ui.demo import Demo
+
+            exit_code = Demo(app, question, Path(screenshot or "kvdesk.png")).exit_code
+
+    open_app(application, Path(model).absolute() if model else None, rpc_servers, joined)
+    failed = application.exec()
+    for app in apps:
+        app.close()
+    logging.shutdown()
+    return failed or exit_code()
