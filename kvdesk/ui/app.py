@@ -28,6 +28,7 @@ from kvdesk.backend.store import FILE_NAME, ConversationStore, ModelMemory
 from kvdesk.backend.store_thread import StoreThread
 from kvdesk.ui.bridge import Bridge
 from kvdesk.ui.chat_controller import ChatController
+from kvdesk.ui.collector import Collector
 from kvdesk.ui.engine_controller import EngineController
 from kvdesk.ui.growth_controller import GrowthController
 from kvdesk.ui.limit_controller import LimitController
@@ -52,6 +53,7 @@ class App(QObject):
         self.theme = opening.theme
         self.preferences = opening.preferences
         self._opening = opening
+        self._collector = Collector(self)
         self._rpc_servers = rpc_servers or self.preferences.rpc_servers
         self._remembered: dict[str, ModelMemory] = {}
         self.bridge = Bridge(self)
@@ -125,8 +127,6 @@ class App(QObject):
 
     def _connect(self) -> None:
         window, bridge = self.window, self.bridge
-        for listener in (self.memory, self.models, self.growth, self.chat, self.profiles):
-            bridge.engine_event.connect(listener.on_engine_event, Qt.ConnectionType.QueuedConnection)
         bridge.engine_event.connect(self._on_engine_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.models.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.growth.on_plan_event, Qt.ConnectionType.QueuedConnection)
@@ -266,6 +266,12 @@ class App(QObject):
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def _on_engine_event(self, event: EngineEvent) -> None:
+        """To each who follows the engine; what goes wrong in one must not keep it from the others."""
+        for listener in (self.memory, self.models, self.growth, self.chat, self.profiles):
+            try:
+                listener.on_engine_event(event)
+            except Exception:  # noqa: BLE001 - as Qt does with a slot's
+                sys.excepthook(*sys.exc_info())
         match event:
             case FellBack():
                 fallback.remember(paths.fallback_file())
@@ -418,5 +424,6 @@ class App(QObject):
         self.bridge.close()
         self.store.close()
         self.recorder.close("closed by the user")
+        self._collector.close()
         self.window.really_close()
         self._application.quit()

@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QSizePolicy, QWidget
 from kvdesk.ui.theme import Theme
 
 GAP = "  ·  "
+STEP_PX = 40
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ class FaceLine(QWidget):
         facts = tuple(facts)
         if facts == self._facts:
             return
+        before = self.sizeHint()
         self._facts = facts
         self.setToolTip("\n".join(fact.tip for fact in facts))
         self.setAccessibleDescription(GAP.join(fact.text for fact in facts))
-        self.updateGeometry()
+        if self.sizeHint() != before:
+            self.updateGeometry()
         self.update()
 
     def set_theme(self, theme: Theme) -> None:
@@ -55,8 +58,9 @@ class FaceLine(QWidget):
         return [fact.text for fact in self._shown()]
 
     def sizeHint(self) -> QSize:
-        """Room for all."""
-        return QSize(self._width_of(self._facts) + 2, self.fontMetrics().height() + 4)
+        """Room for all, in steps, so that not every digit lays the window out again."""
+        width = -(-self._width_of(self._facts) // STEP_PX) * STEP_PX
+        return QSize(width, self.fontMetrics().height() + 4)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """What fits changes."""

@@ -1,6 +1,6 @@
 """The real window, streaming: its speed against the barest loop, and how late its event loop comes meanwhile.
 
-    python -m tests.bench.window_speed [--rounds 5] [--tokens 128] [--sentences 15] [--threads N]
+    python -m tests.bench.window_speed [--rounds 5] [--tokens 128] [--sentences 30] [--threads N]
 
 The window runs in this process, offscreen; while the barest loop has its round, nothing streams.
 """
@@ -13,7 +13,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -24,7 +23,7 @@ from PySide6.QtCore import QEventLoop, QTimer
 from kvdesk import paths
 from kvdesk.backend import messages as m
 from kvdesk.backend import preferences
-from kvdesk.backend.engine import EngineEvent, EngineState
+from kvdesk.backend.engine import EngineEvent
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.ui.app import App
@@ -34,7 +33,8 @@ from tests.bench.engine_speed import N_CTX, as_prompt, load_words, processor_of,
 from tests.bench.kv_convert import starter
 from tests.engine.harness import GREEDY
 
-BEAT_MS = 10
+BEAT_MS = 20
+SETTLE_MS = 300
 MIB = 1024 * 1024
 
 
@@ -77,6 +77,9 @@ class Streamer:
         """One new conversation with one question."""
         chat, pid = self._app.chat, self._app.engine.pid
         chat.new()
+        settled = QEventLoop()
+        QTimer.singleShot(SETTLE_MS, settled.quit)  # nobody asks in the moment in which they begin a conversation
+        settled.exec()
         self._texts.clear()
         self.beat.start()
         stats: list[m.TurnStats] = []
@@ -97,20 +100,11 @@ class Streamer:
         )
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Run the event loop until ``condition`` is true."""
-    wait, look = QEventLoop(), QTimer(interval=20)
-    look.timeout.connect(lambda: wait.quit() if condition() else None)
-    look.start()
-    wait.exec()
-    look.stop()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--sentences", type=int, default=15)
+    parser.add_argument("--sentences", type=int, default=30)
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -132,8 +126,10 @@ def measure(options: argparse.Namespace) -> None:
     preferences.save_values(chosen, paths.config_dir() / preferences.FILE_NAME)
     application = make_application()
     app = App(application, open_window(application))
+    ready = QEventLoop()
+    app.models.model_ready.connect(ready.quit)
     app.start(Path(model))
-    wait_until(lambda: app.engine.state is EngineState.READY)
+    ready.exec()
     streamer = Streamer(app)
     ours: list[Speed] = []
     barest: list[Speed] = []

@@ -64,7 +64,9 @@ class Context:
 
     def logits(self) -> bytes:
         """The last decoded token's: n_vocab floats. Only after a decode that had them."""
-        return ctypes.string_at(lib.llama_get_logits_ith(self.ptr, -1), self.model.n_vocab * ctypes.sizeof(ctypes.c_float))
+        return ctypes.string_at(
+            lib.llama_get_logits_ith(self.ptr, -1), self.model.n_vocab * ctypes.sizeof(ctypes.c_float)
+        )
 
     def decode_one(self, token: int) -> int:
         """As decode, for one token, with its logits and without making arrays: the token loop's call."""

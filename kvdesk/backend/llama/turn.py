@@ -27,8 +27,8 @@ from kvdesk.errors import PromptTooLong
 FLUSH_S = 0.03
 """Text goes up at most this often: about the rate at which a window repaints."""
 
-KV_S = 0.2
-"""Occupancy goes up at most this often while a reply is written: it is for figures, which people read."""
+KV_S = 0.5
+"""Occupancy goes up at most this often while a reply is written, as often as memory is sampled: people read it."""
 
 FORGETTING = ("truncate-middle", "rolling")
 """Overflow policies that make room by forgetting."""

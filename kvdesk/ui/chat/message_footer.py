@@ -151,7 +151,8 @@ class MessageFooter(QWidget):
             self.continue_button.setVisible(self._is_last and not state.is_streaming and _may_continue(state))
             self.continue_button.setEnabled(can_ask)
             self.stats_label.show_full_text(self._figures())
-            self.stats_label.setToolTip(details(row.stats) if row.stats else "")
+            if not state.is_streaming:
+                self.stats_label.setToolTip(details(row.stats) if row.stats else "")
         else:
             self.edit_button.setEnabled(can_ask)
 

@@ -24,8 +24,10 @@ from kvdesk.ui.theme import Theme
 
 FLUSH_MS = 33
 """How often streamed text is drawn, at most."""
-FLUSH_SHARE = 4
-"""On a slow machine, how many times as long as drawing took nothing is drawn."""
+FLUSH_SHARE = 16
+"""How many times as long as drawing took nothing is drawn: the model needs the processor more than the window does."""
+SPEED_S = 0.25
+"""Tokens and speed of a reply that streams change at most this often: they are read, not watched."""
 NOTICES_HEIGHT = 240
 """Room for notices while there are no messages."""
 NO_LIMIT = 16_777_215
@@ -60,6 +62,7 @@ class Transcript(QWidget):
         self._messages: dict[str, Row] = {}
         self._next_notice = 1
         self._flush_took_ms = 0
+        self._speed_shown = 0.0
         self._empty = EmptyView()
         self._empty.starter_chosen.connect(self.starter_chosen)
         self._column = MessageColumn(self._build)
@@ -145,9 +148,10 @@ class Transcript(QWidget):
                 view.refresh_progress()
 
     def show_speed(self, message_id: str, n_tokens: int, tokens_per_second: float | None) -> None:
-        """How far a reply is and how fast; drawn with the next flush."""
-        state = self._streaming(message_id)
-        if state:
+        """How far a reply is and how fast; drawn with a flush soon."""
+        state, now = self._streaming(message_id), time.monotonic()
+        if state and (state.n_tokens is None or now - self._speed_shown >= SPEED_S):
+            self._speed_shown = now
             state.n_tokens, state.tokens_per_second = n_tokens, tokens_per_second
 
     def finish_reply(self, message_id: str, stats: TurnStats, stop_reason: StopReason | None = None) -> None:

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLay
 from kvdesk.backend.messages import Buffer
 from kvdesk.backend.plan import alarm
 from kvdesk.backend.samples import DomainReading, Sample
+from kvdesk.ui.figure_label import FigureLabel
 from kvdesk.ui.memory.chart_event import ChartEvent
 from kvdesk.ui.memory.composition import LAYERS, Parts, room_under_line, split
 from kvdesk.ui.memory.legend import Legend, part_color, part_words
@@ -159,7 +160,7 @@ class DomainCard(QFrame):
         self._subtitle = QLabel()
         set_role(self._subtitle, "muted")
         self._subtitle.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self._totals = QLabel()
+        self._totals = FigureLabel()
         self._totals.setAlignment(Qt.AlignmentFlag.AlignRight)
         top = QHBoxLayout()
         top.setSpacing(8)
@@ -225,7 +226,7 @@ class DomainCard(QFrame):
         room = room_under_line(reading, sample.margin_bytes)
         self._words.setText(self._standing(reading, room))
         set_role(self._words, alarm(room))
-        self._totals.setText(format_bytes_pair(reading.used_bytes, reading.capacity_bytes))
+        self._totals.show_text(format_bytes_pair(reading.used_bytes, reading.capacity_bytes))
         self._totals.setToolTip(
             self.tr("In use by all programs: {0}\nThere is: {1}").format(
                 format_exact_bytes(reading.used_bytes), format_exact_bytes(reading.capacity_bytes)

@@ -6,6 +6,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from kvdesk.backend.messages import KvState
+from kvdesk.ui.figure_label import FigureLabel
 from kvdesk.ui.memory.segment_bar import Segment, SegmentBar, Swatch
 from kvdesk.ui.numbers import format_bytes, format_bytes_pair, format_percent, format_tokens, short_tokens, unknown
 from kvdesk.ui.theme import Theme, mix, set_role
@@ -25,7 +26,7 @@ class KvGauge(QWidget):
         self._full_bytes: int | None = None
         heading = QLabel(self.tr("KV cache"))
         set_role(heading, "heading")
-        self._summary = QLabel()
+        self._summary = FigureLabel()
         self._summary.setAlignment(Qt.AlignmentFlag.AlignRight)
         set_role(self._summary, "muted")
         top = QHBoxLayout()
@@ -38,7 +39,7 @@ class KvGauge(QWidget):
         self._rows.setHorizontalSpacing(8)
         self._rows.setVerticalSpacing(2)
         self._rows.setColumnStretch(1, 1)
-        self._values: dict[str, tuple[QLabel, QLabel]] = {}
+        self._values: dict[str, tuple[FigureLabel, FigureLabel]] = {}
         self._swatches: dict[str, Swatch] = {}
         names = {"used": self.tr("Occupied"), "free": self.tr("Allocated, empty"), "rest": self.tr("Not allocated yet")}
         tips = {
@@ -48,15 +49,16 @@ class KvGauge(QWidget):
         }
         for row, (key, name) in enumerate(names.items()):
             self._swatches[key] = Swatch("room" if key == "rest" else "full")
-            label, tokens, size = QLabel(name), QLabel(), QLabel()
+            label, tokens, size = QLabel(name), FigureLabel(), FigureLabel()
             for widget in (label, tokens, size):
                 widget.setToolTip(tips[key])
             for widget in (tokens, size):
                 widget.setAlignment(Qt.AlignmentFlag.AlignRight)
-            size.setMinimumWidth(size.fontMetrics().horizontalAdvance("1023 MiB"))
             set_role(label, "muted")
-            for column, widget in enumerate((self._swatches[key], label, tokens, size)):
-                self._rows.addWidget(widget, row, column)
+            self._rows.addWidget(self._swatches[key], row, 0)
+            self._rows.addWidget(label, row, 1)
+            self._rows.addWidget(tokens, row, 2, Qt.AlignmentFlag.AlignRight)
+            self._rows.addWidget(size, row, 3, Qt.AlignmentFlag.AlignRight)
             self._values[key] = (tokens, size)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -91,11 +93,11 @@ class KvGauge(QWidget):
             self._swatches[key].set_color(color)
         kv = self._kv
         if kv is None:
-            self._summary.setText(self.tr("no context"))
+            self._summary.show_text(self.tr("no context"))
             self._bar.show_segments(0, ())
             for tokens, size in self._values.values():
-                tokens.setText("–")
-                size.setText("")
+                tokens.show_text("–")
+                size.show_text("")
             return
         limit = max(self._n_ctx_limit or kv.cells_allocated, kv.cells_allocated)
         rest = limit - kv.cells_allocated
@@ -105,8 +107,8 @@ class KvGauge(QWidget):
         colors = {"used": chart.kv_used, "free": chart.kv_free, "rest": self._theme.text_muted}
         segments = []
         for key, (tokens, size) in self._values.items():
-            tokens.setText(self.tr("{0} tokens").format(format_tokens(cells[key])))
-            size.setText(format_bytes(sizes[key]))
+            tokens.show_text(self.tr("{0} tokens").format(format_tokens(cells[key])))
+            size.show_text(format_bytes(sizes[key]))
             label = f"{self._rows_label(key)}: {tokens.text()}, {size.text()}"
             segments.append(Segment(cells[key], colors[key], label, is_room=key == "rest"))
         if limit:
@@ -116,7 +118,7 @@ class KvGauge(QWidget):
                 Segment(s, c, "") for s, c in ((kv.bytes_used, chart.kv_used), (sizes["free"], chart.kv_free))
             )
             self._bar.show_segments(max(1, kv.bytes_allocated), (used, free))
-        self._summary.setText(self.tr("{0} allocated").format(format_bytes_pair(kv.bytes_used, kv.bytes_allocated)))
+        self._summary.show_text(self.tr("{0} allocated").format(format_bytes_pair(kv.bytes_used, kv.bytes_allocated)))
 
     def _rows_label(self, key: str) -> str:
         row = list(self._values).index(key)
@@ -134,13 +136,13 @@ class ContextGauge(QWidget):
         self._used: int | None = None
         self._draft = 0
         self._limit: int | None = None
-        self._label = QLabel()
+        self._label = FigureLabel()
         self._bar = SegmentBar(theme, height_px=4)
         self._bar.setAccessibleName(self.tr("Context in use"))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(1)
-        layout.addWidget(self._label)
+        layout.addWidget(self._label, 0, Qt.AlignmentFlag.AlignLeft)
         layout.addWidget(self._bar)
         self.setMinimumWidth(self._label.fontMetrics().horizontalAdvance("100.0k / 128k  "))
         self._refresh()
@@ -159,7 +161,7 @@ class ContextGauge(QWidget):
     def _refresh(self) -> None:
         used, limit = self._used, self._limit
         if used is None or not limit:
-            self._label.setText(unknown() if limit else "–")
+            self._label.show_text(unknown() if limit else "–")
             self._bar.show_segments(0, ())
             self.setToolTip("")
             set_role(self._label, "muted")
@@ -168,7 +170,7 @@ class ContextGauge(QWidget):
         tone = "red" if share >= CONTEXT_RED else "amber" if share >= CONTEXT_AMBER else "muted"
         color = {"red": self._theme.red, "amber": self._theme.amber, "muted": self._theme.accent}[tone]
         set_role(self._label, tone)
-        self._label.setText(f"{short_tokens(used)} / {short_tokens(limit)}")
+        self._label.show_text(f"{short_tokens(used)} / {short_tokens(limit)}")
         segments = [Segment(used, color, self.tr("{0} tokens in use").format(format_tokens(used)))]
         if self._draft:
             draft = self.tr("{0} tokens in the draft").format(format_tokens(self._draft))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
+from kvdesk.ui.figure_label import FigureLabel
 from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.numbers import format_bytes
 from kvdesk.ui.theme import ChartColors, Theme, mix, set_role
@@ -65,7 +66,7 @@ class Legend(QWidget):
         self._theme = theme
         self._swatches: dict[str, Swatch] = {}
         self._names: dict[str, QLabel] = {}
-        self._values: dict[str, QLabel] = {}
+        self._values: dict[str, FigureLabel] = {}
         font = self.font()
         font.setPointSizeF(font.pointSizeF() - 1)  # many numbers in a narrow dock
         self.setFont(font)
@@ -87,8 +88,7 @@ class Legend(QWidget):
             if value and key in SHOWN_WHEN_SEEN:
                 self._show_row(key, True)
             text = "–" if key == "predicted" and value is None else format_bytes(value)
-            if text != label.text():
-                label.setText(text)
+            label.show_text(text)
 
     def show_when(self, clock: str) -> None:
         """Which moment the numbers are of; empty is now."""
@@ -112,7 +112,7 @@ class Legend(QWidget):
 
     def _add_row(self, row: int, column: int, key: str) -> None:
         name, tip = part_words(key)
-        label, value = QLabel(name), QLabel("–")
+        label, value = QLabel(name), FigureLabel("–")
         value.setAlignment(Qt.AlignmentFlag.AlignRight)
         value.setAccessibleName(name)
         label.setFont(self.font())
@@ -126,7 +126,7 @@ class Legend(QWidget):
             self._swatches[key] = Swatch(KINDS.get(key, "full"))
             self._grid.addWidget(self._swatches[key], row, column)
         self._grid.addWidget(label, row, column + 1)
-        self._grid.addWidget(value, row, column + 2)
+        self._grid.addWidget(value, row, column + 2, Qt.AlignmentFlag.AlignRight)
         self._names[key], self._values[key] = label, value
         if key in SHOWN_WHEN_SEEN:
             self._show_row(key, False)
