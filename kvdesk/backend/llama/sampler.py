@@ -57,7 +57,7 @@ class Sampler:
         candidates = np.zeros(len(values), TOKEN_DATA)
         candidates["id"] = np.arange(len(values))
         candidates["logit"] = values
-        data = candidates.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
+        data = (lib.llama_token_data * len(values)).from_buffer(candidates.view(np.uint8))
         array = lib.llama_token_data_array(data=data, size=len(values), selected=-1, sorted=False)
         lib.llama_sampler_apply(self.chain, ctypes.byref(array))
         token = int(array.data[array.selected].id)

@@ -23,6 +23,31 @@ _SPECIAL = re.compile(
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _STARTS_BLOCK = re.compile(r"^\s*(?:[-*+](?: |$)|\d{1,9}[.)](?: |$)|#{1,6}(?: |$)|>|=+\s*$|[-_* ]{3,}$|`{3}|~{3})")
 _TAKES_NO_MORE = re.compile(r"^ {0,3}(?:#{1,6}(?: |$)|>|=+\s*$|([-_*])(?: *\1){2,} *$)")
+_PLAIN = re.compile(r"(?:[^\W_]|[,.?!'\"’] ?|[^\W_] )*")
+"""Text that means nothing in Markdown wherever it stands in a line that has begun."""
+_MAY_BECOME_LINK = re.compile(r"(?:www|[@/:])\S*$", re.IGNORECASE)
+_HAS_WORD = re.compile(r"[^\W\d_]{2}")
+
+
+def plain_end(before: str, after: str) -> str | None:
+    """What ``after`` shows more than ``before`` at its end, where that is plain text and changes nothing of what stands
+    there already; None where only reading all of it again can tell."""
+    if not after.startswith(before) or "|" in before:
+        return None
+    kept, whole = before.rstrip(" "), after.rstrip(" ")
+    line = kept[kept.rfind("\n") + 1 :]
+    more = after[len(before) :]
+    sure = (
+        len(before) - len(kept) <= 1
+        and (line[-1:].isalnum() or line[-1:] in (",", ".", "'", "’"))
+        and _HAS_WORD.search(line)
+        and not line.startswith(("    ", "\t"))
+        and not line.lstrip(" >").startswith("[")
+        and not _MAY_BECOME_LINK.search(before)
+        and not (before.endswith(" ") and more.startswith(" "))
+        and _PLAIN.fullmatch(more)
+    )
+    return whole[len(kept) :] if sure else None
 
 
 def prepare(text: str, image_word: str = "image") -> str:

@@ -25,7 +25,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QFrame, QTextBrowser, QToolTip, QWidget
 
-from kvdesk.ui.chat.markdown import prepare
+from kvdesk.ui.chat.markdown import plain_end, prepare
 from kvdesk.ui.theme import Theme
 
 MARKDOWN = QTextDocument.MarkdownFeature.MarkdownDialectGitHub | QTextDocument.MarkdownFeature.MarkdownNoHTML
@@ -82,8 +82,10 @@ class ProseView(QTextBrowser):
         """Show ``text`` instead of what there was."""
         if text == self._text:
             return
+        more = plain_end(self._text, text) if self._is_markdown and self._document else None
         self._text = text
-        self._render()
+        if more is None or not self._append(more):
+            self._render()
 
     def height_for(self, width: int) -> int:
         """How high the text is at ``width`` pixels; it is laid out for that width."""
@@ -99,6 +101,18 @@ class ProseView(QTextBrowser):
         """Take the colours of ``theme``."""
         self._theme = theme
         self._render()
+
+    def _append(self, text: str) -> bool:
+        """Put plain ``text`` at the end, which costs a small part of laying all out anew; False where it would not look
+        like plain text there."""
+        cursor = QTextCursor(self.document())
+        cursor.movePosition(QTextCursor.MoveOperation.End)
+        style = cursor.charFormat()
+        marked = style.isAnchor() or style.fontFixedPitch() or style.fontItalic() or style.fontStrikeOut()
+        if marked or style.fontWeight() > QFont.Weight.Normal or cursor.atBlockStart():
+            return False
+        cursor.insertText(text)
+        return True
 
     def _render(self) -> None:
         # A document is filled and dressed before a view lays it out: once, instead of once for every change.
