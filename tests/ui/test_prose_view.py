@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from PySide6.QtGui import QTextDocument
@@ -43,13 +44,12 @@ The end of it_
 
 
 def pieces(text: str, seed: int) -> list[str]:
-    """``text`` cut like a model's tokens: mostly words with the blank before them, some shorter."""
+    """``text`` cut like a model's tokens, words with the blank before them; and some of those cut again."""
     chance = random.Random(seed)
-    out, at = [], 0
-    while at < len(text):
-        n = chance.choice((1, 1, 2, 3, 4, 5, 7))
-        out.append(text[at : at + n])
-        at += n
+    out: list[str] = []
+    for word in re.findall(r"\s?\S+|\s", text):
+        at = chance.randrange(len(word)) if chance.random() < 0.4 else 0
+        out += [part for part in (word[:at], word[at:]) if part]
     return out
 
 
@@ -69,4 +69,4 @@ def test_streamed_prose_is_the_same_as_prose_shown_at_once(qtbot: QtBot, seed: i
         whole.show_text(text)
         assert streamed.document().toHtml() == whole.document().toHtml(), text[-60:]
         assert streamed.height_for(400) == whole.height_for(400)
-    assert len(documents) < 0.8 * len(cut)  # the rest were put at the end of the document that was there
+    assert len(documents) < 0.75 * len(cut)  # the rest were put at the end of the document that was there

@@ -23,9 +23,9 @@ _SPECIAL = re.compile(
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _STARTS_BLOCK = re.compile(r"^\s*(?:[-*+](?: |$)|\d{1,9}[.)](?: |$)|#{1,6}(?: |$)|>|=+\s*$|[-_* ]{3,}$|`{3}|~{3})")
 _TAKES_NO_MORE = re.compile(r"^ {0,3}(?:#{1,6}(?: |$)|>|=+\s*$|([-_*])(?: *\1){2,} *$)")
-_PLAIN = re.compile(r"(?:[^\W_]|[,.?!'\"’] ?|[^\W_] )*")
+_PLAIN = re.compile(r" ?(?:[^\W_]|[,.?!'\"’] ?|[^\W_] )*")
 """Text that means nothing in Markdown wherever it stands in a line that has begun."""
-_MAY_BECOME_LINK = re.compile(r"(?:www|[@/:])\S*$", re.IGNORECASE)
+_MAY_BE_LINK = re.compile(r"www|[@/:]", re.IGNORECASE)
 _HAS_WORD = re.compile(r"[^\W\d_]{2}")
 
 
@@ -43,7 +43,7 @@ def plain_end(before: str, after: str) -> str | None:
         and _HAS_WORD.search(line)
         and not line.startswith(("    ", "\t"))
         and not line.lstrip(" >").startswith("[")
-        and not _MAY_BECOME_LINK.search(before)
+        and not _MAY_BE_LINK.search(before[kept.rfind(" ") + 1 :] + more)
         and not (before.endswith(" ") and more.startswith(" "))
         and _PLAIN.fullmatch(more)
     )
