@@ -135,12 +135,16 @@ class ChoiceBox(QComboBox):
 
     def set_choice_note(self, choice: str, note: str) -> None:
         """Show ``note`` beside ``choice`` in the open list ("-480 MiB"); "" removes it."""
-        self.setItemData(self._row(choice), note, NOTE_ROLE)
-        self._widen_list()
+        row = self._row(choice)
+        if (self.itemData(row, NOTE_ROLE) or "") != note:
+            self.setItemData(row, note, NOTE_ROLE)
+            self._widen_list()
 
     def set_choice_problem(self, choice: str, reason: str) -> None:
         """Close ``choice`` and say why in the list and in its tool tip; "" opens it again."""
         row = self._row(choice)
+        if (self.itemData(row, Qt.ItemDataRole.ToolTipRole) or "") == reason:
+            return  # widening the list asks every row for its size
         cast("QStandardItemModel", self.model()).item(row).setEnabled(not reason)
         self.setItemData(row, reason or None, Qt.ItemDataRole.ToolTipRole)
         self.setItemData(row, reason or None, Qt.ItemDataRole.AccessibleDescriptionRole)

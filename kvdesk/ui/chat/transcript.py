@@ -294,7 +294,10 @@ class Transcript(QWidget):
         return view
 
     def _place_jump(self) -> None:
-        self._jump.setVisible(not self._column.follows and self._column.can_scroll and self._column.isVisible())
+        wanted = not self._column.follows and self._column.can_scroll and self._column.isVisible()
+        self._jump.setVisible(wanted)
+        if not wanted:
+            return
         size = self._jump.sizeHint()
         self._jump.setGeometry(
             (self.width() - size.width()) // 2, self.height() - size.height() - 12, size.width(), size.height()
