@@ -33,7 +33,7 @@ from tests.bench.engine_speed import N_CTX, as_prompt, load_words, processor_of,
 from tests.bench.kv_convert import starter
 from tests.engine.harness import GREEDY
 
-BEAT_MS = 20
+BEAT_MS = 40
 SETTLE_MS = 300
 MIB = 1024 * 1024
 

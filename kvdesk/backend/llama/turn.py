@@ -24,8 +24,8 @@ from kvdesk.backend.messages import (
 )
 from kvdesk.errors import PromptTooLong
 
-FLUSH_S = 0.03
-"""Text goes up at most this often: about the rate at which a window repaints."""
+FLUSH_S = 0.05
+"""Text goes up at most this often, which is as smooth as reading is: every message costs the processor in two processes."""
 
 KV_S = 0.5
 """Occupancy goes up at most this often while a reply is written, as often as memory is sampled: people read it."""

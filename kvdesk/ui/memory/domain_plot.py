@@ -5,6 +5,7 @@ Imports pyqtgraph: build it after the first paint. What the numbers mean is comp
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ RECENT_S = 600.0
 SHORTEST_S = 5.0
 SHORTEST_FOLLOWED_S = 60.0
 """A young session fills the chart: it starts with a minute and widens to the ten."""
+DRAW_SHARE = 150
+"""How many times as long as drawing took new samples wait to be drawn: on a slow machine every other one is drawn with
+the next. What the user does is drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class DomainPlot(PlotWidget):
         box.sigRangeChangedManually.connect(self._on_range_dragged)
         box.sigXRangeChanged.connect(self._redraw_soon)
         box.sigResized.connect(self._redraw_soon)
+        self._rests_until = 0.0
         self._redraw_timer = QTimer(self)
         self._redraw_timer.setSingleShot(True)
         self._redraw_timer.timeout.connect(self._redraw)
@@ -109,7 +114,7 @@ class DomainPlot(PlotWidget):
         self._clock_axis.epoch_s = time_s - x_s
         self._history.append(x_s, row_of(reading, parts, predicted_bytes, margin_bytes))
         if self._paused_at is None:
-            self._redraw_soon()
+            self._redraw_rested()
 
     def show_rows(self, epoch_s: float, times: np.ndarray, values: np.ndarray) -> None:
         """A whole session at once: ``times`` (n, seconds), ``values`` (SERIES x n, NaN is unknown)."""
@@ -321,8 +326,12 @@ class DomainPlot(PlotWidget):
         return self._events[closest[1]] if closest is not None and closest[0] <= reach_s else None
 
     def _redraw_soon(self, *_: object) -> None:
-        if self.isVisible() and not self._redraw_timer.isActive():
+        if self.isVisible():
             self._redraw_timer.start(0)
+
+    def _redraw_rested(self) -> None:
+        if self.isVisible() and not self._redraw_timer.isActive():
+            self._redraw_timer.start(max(0, round((self._rests_until - time.monotonic()) * 1000)))
 
     def redraw_now(self) -> None:
         """Draw at once (a picture is about to be taken)."""
@@ -330,6 +339,11 @@ class DomainPlot(PlotWidget):
         self._redraw()
 
     def _redraw(self) -> None:
+        began = time.monotonic()
+        self._draw()
+        self._rests_until = began + DRAW_SHARE * (time.monotonic() - began)
+
+    def _draw(self) -> None:
         newest = self._newest()
         if newest is None:
             return
