@@ -96,8 +96,8 @@ class KvGauge(QWidget):
             self._summary.show_text(self.tr("no context"))
             self._bar.show_segments(0, ())
             for tokens, size in self._values.values():
-                tokens.show_text("–")
-                size.show_text("")
+                tokens.show_text("")
+                size.show_text("–")
             return
         limit = max(self._n_ctx_limit or kv.cells_allocated, kv.cells_allocated)
         rest = limit - kv.cells_allocated
