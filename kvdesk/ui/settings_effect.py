@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QCoreApplication
 
-from kvdesk.backend.settings import ContextSettings, EngineSettings
+from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings, EngineSettings
 from kvdesk.ui.numbers import format_ms, format_tokens
 
 
@@ -37,7 +37,15 @@ def effect_words(
         then = tr(
             "SettingsEffect", ": its {0} tokens are converted, or read again where that is not exact enough{1}."
         ).format(tokens, about)
+        if any(BITS_PER_VALUE[after] > BITS_PER_VALUE[before] for before, after in _types(applied, edited)):
+            then += tr("SettingsEffect", " Precision that the smaller type lost comes back only for tokens read anew.")
     return words + (then if tokens_in_use else ".")
+
+
+def _types(applied: EngineSettings, edited: EngineSettings) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Cache types before and after, of K and of V."""
+    before, after = applied.context, edited.context
+    return (before.type_k, after.type_k), (before.type_v, after.type_v)
 
 
 def _cells(context: ContextSettings) -> tuple[str, str, str]:

@@ -140,6 +140,8 @@ def test_it_says_what_applying_does(panel):
     assert panel.effect.endswith("its 3,912 tokens are moved, nothing is read again.")
     panel.edit(with_context(type_k="q8_0"))
     assert panel.effect.endswith("converted, or read again where that is not exact enough (about 7.0 s).")
+    panel.edit(with_context(type_k="f32"))
+    assert panel.effect.endswith("Precision that the smaller type lost comes back only for tokens read anew.")
     panel.edit(EngineSettings(model=ModelSettings(use_mmap=False)))
     assert panel.effect == ("Reloads the model, keeps the conversation: its 3,912 tokens are read again (about 7.0 s).")
 
