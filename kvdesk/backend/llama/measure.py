@@ -60,11 +60,10 @@ def filler(model: Model, n: int) -> list[int]:
 
 
 def _read(session: Session, tokens: list[int], on_progress: Callable[[int], None] | None = None) -> None:
-    """Read ``tokens`` and wait until that is really done: for the logits of the last, since a network worker computes on
-    after llama_synchronize."""
-    session.feed(tokens[:-1], _never_grow, on_progress)
-    for token in tokens[-1:]:
-        _write(session, token)
+    """Read ``tokens`` as a turn does and wait until that is really done: for the logits of the last, since a network
+    worker computes on after llama_synchronize."""
+    session.feed(tokens, _never_grow, on_progress, logits=True)
+    lib.llama_synchronize(session.context.ptr)
 
 
 def _write(session: Session, token: int) -> None:
