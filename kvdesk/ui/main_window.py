@@ -59,7 +59,6 @@ class MainWindow(QMainWindow):
         self.setWindowTitle("kvdesk")
         self.setWindowIcon(app_icon())
         self.setAcceptDrops(True)
-        self.setAnimated(False)  # or every change of any label's width starts an animation of the whole page
         self.setMinimumSize(760, 520)
         self.resize(1440, 900)
         self.model_bar = ModelBar(theme)
