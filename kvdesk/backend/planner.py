@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,15 @@ class CurveReady:
     request_id: int
     path: Path
     curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True)
+class ChoicesReady:
+    """The answer to Planner.choices: field -> choice -> bytes more (None: refused by llama.cpp)."""
+
+    request_id: int
+    path: Path
+    delta_bytes: dict[str, dict[str, int | None]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class PlanFailed:
     nearest: EngineSettings | None = None
 
 
-PlanEvent = PlanReady | CurveReady | CapacityReady | KvTableReady | GrowthPriced | Compared | PlanFailed
+PlanEvent = PlanReady | CurveReady | ChoicesReady | CapacityReady | KvTableReady | GrowthPriced | Compared | PlanFailed
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,14 @@ class Planner:
             lambda pricer, request_id, path: CurveReady(
                 request_id, path, pricer.curve(settings, types, self._read_domains(), points)
             ),
+        )
+
+    def choices(self, path: Path, settings: EngineSettings, choices: Mapping[str, Sequence[str]]) -> int:
+        """What each of ``choices`` of a context setting would cost more than ``settings``: ChoicesReady."""
+        return self._ask(
+            "choices",
+            path,
+            lambda pricer, request_id, path: ChoicesReady(request_id, path, pricer.choices(settings, choices)),
         )
 
     def capacity(self, path: Path, settings: EngineSettings, n_seqs: Sequence[int], lengths: Sequence[int]) -> int:

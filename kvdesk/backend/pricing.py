@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kvdesk import paths
 from kvdesk.backend import options
@@ -139,7 +139,7 @@ class Pricer:
         line = self._line(settings)
         longest = line.longest_within(limits)
         step = SHORTEST * settings.context.n_seq_max
-        while longest and not _within(self._price(settings, longest), limits):
+        while longest and not _within(self._price(_with_n_ctx(settings, longest)), limits):
             longest = longest - step if longest > step else None
         return longest
 
@@ -150,12 +150,26 @@ class Pricer:
         """Memory against context length for each pair of cache types; a pair that llama.cpp refuses is left out."""
         curves: list[Curve] = []
         for type_k, type_v in types:
-            chosen = replace(settings, context=replace(settings.context, type_k=type_k, type_v=type_v))
+            chosen = _with(settings, type_k=type_k, type_v=type_v)
             try:
                 curves.append(self._curve(chosen, readings, points))
             except SettingsError:
                 continue
         return tuple(curves)
+
+    def choices(
+        self, settings: EngineSettings, choices: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, int | None]]:
+        """What each of ``choices`` (field of ContextSettings -> values) would take more than ``settings``, in bytes of all
+        domains; None where llama.cpp refuses it, or ``settings``."""
+        now = self._total(settings)
+        deltas: dict[str, dict[str, int | None]] = {}
+        for field, values in choices.items():
+            totals = {value: self._total(_with(settings, **{field: value})) for value in values}
+            deltas[field] = {
+                value: None if now is None or total is None else total - now for value, total in totals.items()
+            }
+        return deltas
 
     def capacity(
         self, settings: EngineSettings, n_seqs: Sequence[int], lengths: Sequence[int], readings: Sequence[Reading]
@@ -164,8 +178,8 @@ class Pricer:
         cells: list[CapacityCell] = []
         for n_seq in n_seqs:
             for length in lengths:
-                context = replace(settings.context, n_seq_max=n_seq, n_ctx=pad256(length) * n_seq)
-                plan = self.plan(replace(settings, context=context), readings, with_max=False)
+                shape = _with(settings, n_seq_max=n_seq, n_ctx=pad256(length) * n_seq)
+                plan = self.plan(shape, readings, with_max=False)
                 cells.append(CapacityCell(n_seq, plan.n_ctx_seq, plan.total_bytes, plan.kv.total_bytes, plan.fits))
         return tuple(cells)
 
@@ -212,9 +226,9 @@ class Pricer:
         return held_by(pid, match_devices(self._nvml.read(), gpus))
 
     def _kv_bytes(self, settings: EngineSettings, length: int, cache_type: str) -> int | None:
-        context = replace(settings.context, n_ctx=pad256(length), type_k=cache_type, type_v=cache_type)
         try:
-            return self.footprint(replace(settings, context=context)).bytes_of(BufferKind.KV)
+            chosen = _with(settings, n_ctx=pad256(length), type_k=cache_type, type_v=cache_type)
+            return self.footprint(chosen).bytes_of(BufferKind.KV)
         except SettingsError:
             return None
 
@@ -225,8 +239,16 @@ class Pricer:
         except SettingsError:
             return None
 
-    def _price(self, settings: EngineSettings, n_ctx: int) -> dict[str, int]:
-        footprint = self.footprint(_with_n_ctx(settings, n_ctx))
+    def _total(self, settings: EngineSettings) -> int | None:
+        """Bytes of all domains; None when llama.cpp refuses ``settings``."""
+        try:
+            return sum(self._price(settings).values())
+        except SettingsError:
+            return None
+
+    def _price(self, settings: EngineSettings) -> dict[str, int]:
+        """Domain -> bytes."""
+        footprint = self.footprint(settings)
         plan = make_plan(footprint, (), self._calibration.overheads(self.model, footprint), self.margin_bytes)
         return {device.name: device.total_bytes for device in plan.devices}
 
@@ -240,7 +262,7 @@ class Pricer:
         if key not in self._lines:
             window = (self.model.sliding_window or 0) + context.n_ubatch
             bends = (context.n_ubatch, pad256(window) * context.n_seq_max)
-            self._lines[key] = CostLine(lambda n: self._price(settings, n), step, highest, step, bends)
+            self._lines[key] = CostLine(lambda n: self._price(_with_n_ctx(settings, n)), step, highest, step, bends)
         return self._lines[key]
 
     def _limits(self, settings: EngineSettings, readings: Sequence[Reading]) -> dict[str, int | None]:
@@ -307,8 +329,12 @@ def _is_repacked(footprint: Footprint) -> bool:
     return any(b.name not in ("CPU", "CPU_Mapped") and not b.name.endswith("_Host") for b in weights)
 
 
+def _with(settings: EngineSettings, **changes: Any) -> EngineSettings:
+    return replace(settings, context=replace(settings.context, **changes))
+
+
 def _with_n_ctx(settings: EngineSettings, n_ctx: int) -> EngineSettings:
-    return replace(settings, context=replace(settings.context, n_ctx=n_ctx))
+    return _with(settings, n_ctx=n_ctx)
 
 
 def _within(price: Mapping[str, int], limits: Mapping[str, int | None]) -> bool:

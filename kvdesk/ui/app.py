@@ -36,6 +36,7 @@ from kvdesk.ui.log_controller import LogController
 from kvdesk.ui.memory_controller import MemoryController
 from kvdesk.ui.model_bar import RecentModel
 from kvdesk.ui.opening import Opening, current_theme, dress
+from kvdesk.ui.plan_controller import PlanController
 from kvdesk.ui.profile_controller import ProfileController
 
 DELETED_KEPT_S = 86400.0
@@ -100,9 +101,10 @@ class App(QObject):
             self.snapshots.size_of,
             self,
         )
+        self.plans = PlanController(self.planner, window.settings_panel, window.memory_dock, self)
         self.models = EngineController(
             self.engine,
-            self.planner,
+            self.plans,
             self.bridge,
             window.model_bar,
             window.settings_panel,
@@ -128,7 +130,7 @@ class App(QObject):
     def _connect(self) -> None:
         window, bridge = self.window, self.bridge
         bridge.engine_event.connect(self._on_engine_event, Qt.ConnectionType.QueuedConnection)
-        bridge.plan_event.connect(self.models.on_plan_event, Qt.ConnectionType.QueuedConnection)
+        bridge.plan_event.connect(self.plans.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.growth.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.limits.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
@@ -137,14 +139,14 @@ class App(QObject):
         self.models.happened.connect(self.memory.note)
         self.growth.happened.connect(self.memory.note)
         self.profiles.happened.connect(self.memory.note)
-        self.models.planned.connect(self.memory.on_planned)
-        self.models.compared.connect(self._on_compared)
+        self.plans.planned.connect(self.memory.on_planned)
+        self.plans.compared.connect(self._on_compared)
         self.models.context_changed.connect(self.memory.on_context_changed)
         self.models.model_ready.connect(self._on_model_ready)
         self.models.model_gone.connect(self._on_model_gone)
         self.models.applied.connect(self._remember)
         self.models.died.connect(lambda _: window.crash_card.show_smaller(None))
-        self.models.smaller_priced.connect(window.crash_card.show_smaller)
+        self.plans.smaller_priced.connect(window.crash_card.show_smaller)
         self.chat.reply_finished.connect(self._on_reply_finished)
         self.chat.conversation_opened.connect(lambda opened: window.settings_panel.show_overflow(opened.overflow))
         window.settings_panel.overflow_chosen.connect(self.chat.set_overflow)
@@ -288,10 +290,12 @@ class App(QObject):
         self.chat.set_model("", can_send=False, reason=reason)
 
     def _on_reply_finished(self, stats: m.TurnStats) -> None:
+        context = self.models.context
         self.window.settings_panel.show_tokens_in_use(
-            self.models.context.kv.cells_used if self.models.context else 0, stats.prompt_tokens_per_second
+            context.kv.cells_used if context else 0, stats.prompt_tokens_per_second
         )
-        self.models.compare(self.memory.held())
+        if context:
+            self.plans.compare(context.n_ctx, context.buffers, self.memory.held())
 
     def _on_compared(self, comparison: Comparison) -> None:
         components = [
@@ -321,7 +325,7 @@ class App(QObject):
         self.monitor.set_margin(margin_bytes)
         self.planner.set_margin(margin_bytes)
         self.engine.margin_bytes = margin_bytes
-        self.models.reprice()
+        self.plans.price_edited()
         self._save_preferences(margin_bytes=margin_bytes)
 
     def _on_show_log_requested(self) -> None:

@@ -1,6 +1,6 @@
-"""Model and settings on screen: opens, prices first, loads, applies, answers growth, survives a death. UI thread.
+"""Model and settings on screen: opens, has them priced first, loads, applies, survives a death. UI thread.
 
-Joins engine, planner and the widgets about them. What a setting costs is the planner's; what fits is plan.py's.
+Joins the engine and the widgets about it. What a setting costs is plan_controller.py's.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QObject, Signal
 
 from kvdesk.backend import messages as m
-from kvdesk.backend import planner as p
-from kvdesk.backend.calibration import Comparison
 from kvdesk.backend.engine import BUSY, Died, Engine, EngineEvent, EngineState, FellBack, StateChanged
 from kvdesk.backend.model_file import ModelFile, read_model_file
 from kvdesk.backend.plan import MemoryPlan, domain_name
@@ -24,15 +22,10 @@ from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.model_bar import ModelBar
 from kvdesk.ui.numbers import format_ms, format_tokens
 from kvdesk.ui.options_card import OptionsCard, PricedChoice, choices_of
+from kvdesk.ui.plan_controller import PlanController
 from kvdesk.ui.settings_panel import SettingsPanel
 
 LOAD_ANYWAY = "load-anyway"
-CURVE_TYPES = (("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"))
-CAPACITY_SEQUENCES = (1, 2, 4, 8, 16)
-CAPACITY_LENGTHS = (2048, 4096, 8192, 16384, 32768)
-SHORTEST_OFFERED = 1024
-CURVE_DELAY_MS = 250
-"""The curve follows edits a little later than the price."""
 
 
 class EngineController(QObject):
@@ -50,15 +43,13 @@ class EngineController(QObject):
     """ContextFacts of the context that exists now, or None."""
     died = Signal(object)
     """engine.Died."""
-    smaller_priced = Signal(int, object, object)
-    """After a death: a shorter context length, its total in bytes, whether it fits."""
     applied = Signal(str, object)
     """A model path and the EngineSettings in force for it: to be remembered."""
 
     def __init__(
         self,
         engine: Engine,
-        planner: p.Planner,
+        plans: PlanController,
         bridge: Bridge,
         model_bar: ModelBar,
         settings_panel: SettingsPanel,
@@ -70,7 +61,7 @@ class EngineController(QObject):
         """``settings_for`` gives what a model is opened with: remembered, or the defaults."""
         super().__init__(parent)
         self._engine = engine
-        self._planner = planner
+        self._plans = plans
         self._bridge = bridge
         self._bar = model_bar
         self._panel = settings_panel
@@ -83,18 +74,10 @@ class EngineController(QObject):
         """What is loaded, or being loaded, with."""
         self.context: m.ContextFacts | None = None
         self.devices: tuple[m.Device, ...] = ()
-        self._plan: MemoryPlan | None = None
-        self._full_plan: MemoryPlan | None = None
         self._waiting: tuple[ModelFile, EngineSettings] | None = None
         self._options: tuple[EngineSettings, ...] = ()
-        self._wait_plan_id = 0
-        self._edit_plan_id = 0
-        self._smaller_id = 0
         self._undo: tuple[ModelFile, EngineSettings] | None = None
         self._before: tuple[ModelFile | None, EngineSettings] | None = None
-        self._is_comparison_due = False
-        self._curve_timer = QTimer(self, singleShot=True, interval=CURVE_DELAY_MS)
-        self._curve_timer.timeout.connect(self._ask_curve)
         self._connect()
 
     def _connect(self) -> None:
@@ -102,7 +85,6 @@ class EngineController(QObject):
         self._bar.eject_requested.connect(self.eject)
         self._bar.reload_requested.connect(self.reload)
         self._bar.model_chosen.connect(lambda path: self.open(Path(path)))
-        self._panel.settings_edited.connect(self._price)
         self._panel.apply_requested.connect(self.apply)
         self._panel.fit_requested.connect(self._on_fit_requested)
         self._dock.n_ctx_dragged.connect(self._panel.edit_n_ctx)
@@ -110,6 +92,8 @@ class EngineController(QObject):
         self._card.choice_taken.connect(self._on_choice_taken)
         self._card.dismissed.connect(self._on_card_dismissed)
         self._card.undo_requested.connect(self._on_undo_requested)
+        self._plans.load_priced.connect(self._on_load_priced)
+        self._plans.unreadable.connect(self._on_unreadable)
 
     # --- opening -------------------------------------------------------------------------------------------------
 
@@ -129,16 +113,22 @@ class EngineController(QObject):
         self._card.hide()
         self._panel.show_model(file)
         self._panel.show_settings(settings)
-        self._wait_plan_id = self._planner.plan(file.path, settings)
+        self._plans.price_load(file, settings)
 
-    def _on_plan_for_load(self, plan: MemoryPlan | None) -> None:
+    def _on_load_priced(self, plan: MemoryPlan | None) -> None:
         """The price of what waits to be loaded is known, or cannot be (None: the engine will say why)."""
-        assert self._waiting
+        if not self._waiting:
+            return
         file, settings = self._waiting
         if plan and plan.fits is False:
             self._ask_before_load(file, plan)
             return
         self._load(file, settings)
+
+    def _on_unreadable(self, why: str) -> None:
+        self._waiting = None
+        self._plans.end_waiting()
+        self.noticed.emit(why, "error")
 
     def _ask_before_load(self, file: ModelFile, plan: MemoryPlan) -> None:
         self._options = tuple(option.settings for option in plan.options)
@@ -151,11 +141,12 @@ class EngineController(QObject):
 
     def _load(self, file: ModelFile, settings: EngineSettings) -> None:
         self._waiting = None
+        self._plans.end_waiting()
         self._before = (self.file, self.settings) if self._engine.state is EngineState.READY else None
-        self.file, self.settings = file, settings
+        self._follow(file, settings)
         self._bar.show_model(file.name, str(file.path))
         if settings.model.rpc_servers:
-            self._planner.let_go()
+            self._plans.let_go()
         self.happened.emit(
             "load",
             self.tr("Loading {0}").format(file.name),
@@ -184,7 +175,7 @@ class EngineController(QObject):
         """Put ``settings`` in force: a new context, or the model anew where the weights are concerned."""
         if not self.file:
             self._panel.show_settings(settings)
-            self.settings = settings
+            self._follow(None, settings)
             return
         if self._engine.state in BUSY:
             self.noticed.emit(self.tr("The engine is busy; stop the reply first, then apply."), "warning")
@@ -194,115 +185,14 @@ class EngineController(QObject):
             self._panel.show_settings(settings)
             self._load(self.file, settings)
         else:
-            self.settings = settings
+            self._follow(self.file, settings)
             self._engine.send(m.SetContext(settings.context))
 
-    def reprice(self) -> None:
-        """What the edited settings are held against has changed (the margin)."""
-        self._price(self._panel.edited)
-
-    def _price(self, settings: EngineSettings) -> None:
-        target = self._waiting[0] if self._waiting else self.file
-        if target:
-            self._edit_plan_id = self._planner.plan(target.path, settings)
-            self._curve_timer.start()
-
-    def _ask_curve(self) -> None:
-        target = self._waiting[0] if self._waiting else self.file
-        if target:
-            edited = self._panel.edited
-            pair = (edited.context.type_k, edited.context.type_v)
-            types = CURVE_TYPES if pair in CURVE_TYPES else (*CURVE_TYPES, pair)
-            self._planner.curve(target.path, edited, types)
-
     def _on_fit_requested(self, _settings: EngineSettings) -> None:
-        if self._plan and self._plan.max_n_ctx:
-            self._panel.edit_n_ctx(self._plan.max_n_ctx)
+        if self._plans.longest:
+            self._panel.edit_n_ctx(self._plans.longest)
         elif self.file:
             self.noticed.emit(self.tr("No context length fits under the line with these settings."), "warning")
-
-    # --- the planner's answers -------------------------------------------------------------------------------------
-
-    def on_plan_event(self, event: p.PlanEvent) -> None:
-        """Show a price, or decide what waited for it."""
-        match event:
-            case p.PlanReady():
-                self._on_plan_ready(event)
-            case p.CurveReady():
-                edited = self._panel.edited.context
-                self._dock.show_curves(event.curves, edited.type_k, edited.type_v)
-            case p.KvTableReady():
-                sizes = {(n, kind): size for n, row in event.table.items() for kind, size in row.items()}
-                self._dock.explain_view.show_kv_sizes(sizes, self.file.n_ctx_train if self.file else None)
-            case p.CapacityReady():
-                self._dock.explain_view.show_capacity(event.cells)
-            case p.Compared():
-                self._on_compared(event.comparison)
-            case p.PlanFailed():
-                self._on_plan_failed(event)
-            case _:
-                pass
-
-    def _on_compared(self, comparison: Comparison) -> None:
-        if self._full_plan:
-            self._dock.show_comparison(self._full_plan, comparison, self._planner.history)
-        if self._is_comparison_due:
-            self._is_comparison_due = False
-            self.compared.emit(comparison)
-
-    compared = Signal(object)
-    """Comparison after the first reply of a load."""
-
-    def _price_smaller(self) -> None:
-        """What a reload with half the context would take: the way out that the crash card offers."""
-        n_ctx = self.settings.context.n_ctx or (self.file.n_ctx_train if self.file else 0)
-        if self.file and n_ctx >= 2 * SHORTEST_OFFERED:
-            context = replace(self.settings.context, n_ctx=n_ctx // 2)
-            self._smaller_id = self._planner.plan(self.file.path, replace(self.settings, context=context))
-
-    def _on_plan_ready(self, event: p.PlanReady) -> None:
-        if event.request_id == self._smaller_id:
-            if event.is_final:
-                self.smaller_priced.emit(event.plan.n_ctx, event.plan.total_bytes, event.plan.fits)
-            return
-        if event.request_id == self._wait_plan_id and self._waiting and event.is_final:
-            self._wait_plan_id = 0
-            self._show_plan(event.plan, event.model)
-            self._on_plan_for_load(event.plan)
-            self._curve_timer.start()
-        elif event.request_id in (self._edit_plan_id, self._wait_plan_id):
-            self._show_plan(event.plan, event.model)
-
-    def _show_plan(self, plan: MemoryPlan, model: ModelFile) -> None:
-        self._plan = plan
-        is_applied = plan.settings == self.settings
-        if is_applied:
-            self._full_plan = plan
-        now = self._full_plan.total_bytes if self._full_plan and not is_applied else None
-        self._panel.show_price(
-            plan.total_bytes,
-            plan.total_bytes - now if now is not None else None,
-            plan.verdict.sentence,
-            plan.fits,
-            plan.verdict.alarm,
-        )
-        self._dock.show_plan(plan, model, is_applied)
-        if is_applied:
-            self.planned.emit(plan)
-
-    planned = Signal(object)
-    """MemoryPlan of the settings in force, at the full context length."""
-
-    def _on_plan_failed(self, event: p.PlanFailed) -> None:
-        if event.request_id == self._wait_plan_id and self._waiting:
-            self._wait_plan_id = 0
-            if event.kind == "ModelFileError":
-                self._waiting = None
-                self.noticed.emit(event.sentence, "error")
-            else:
-                self._on_plan_for_load(None)
-        elif event.request_id == self._edit_plan_id:
-            self._panel.show_price(None, None, event.sentence, None, "")
 
     # --- the engine's events ---------------------------------------------------------------------------------------
 
@@ -317,8 +207,9 @@ class EngineController(QObject):
                 self._panel.show_devices(event.devices, event.has_rpc)
             case m.LoadProgress():
                 self._bar.show_progress(event.fraction)
+                self._dock.show_loading()
             case FellBack():
-                self.settings = event.settings
+                self._follow(self.file, event.settings)
                 self._panel.show_settings(event.settings)
                 self.noticed.emit(
                     self.tr(
@@ -346,12 +237,12 @@ class EngineController(QObject):
                 self._on_gone(self.tr("The engine died; reload to go on."), keep_name=True)
                 self.happened.emit("crash", str(event.error), {"exit_code": event.error.exit_code})
                 self.died.emit(event)
-                self._price_smaller()
+                self._plans.price_smaller()
             case _:
                 pass
 
     def _on_loaded(self, event: m.Loaded) -> None:
-        self._is_comparison_due = True
+        self._plans.expect_comparison()
         self._set_context(event.context)
         self._panel.show_settings(self.settings)
         if event.model.template_problem:
@@ -359,10 +250,8 @@ class EngineController(QObject):
         self.model_ready.emit(event.model, event.context)
         if self.file:
             self.applied.emit(str(self.file.path), self.settings)
-            self._edit_plan_id = self._planner.plan(self.file.path, self.settings)
-            self._planner.kv_table(self.file.path, self.settings)
-            self._planner.capacity(self.file.path, self.settings, CAPACITY_SEQUENCES, CAPACITY_LENGTHS)
-            self._curve_timer.start()
+            self._plans.price_in_force()
+            self._plans.price_tables()
         self.happened.emit(
             "ready",
             self.tr("Ready after {0}").format(format_ms(event.elapsed_ms)),
@@ -375,7 +264,7 @@ class EngineController(QObject):
 
     def _on_context_made(self, context: m.ContextFacts) -> None:
         before = (self._before[1] if self._before else self.settings).context
-        self._is_comparison_due = True
+        self._plans.expect_comparison()
         self._set_context(context)
         self._panel.show_settings(self.settings)
         done = {
@@ -401,8 +290,7 @@ class EngineController(QObject):
         )
         if self.file:
             self.applied.emit(str(self.file.path), self.settings)
-            self._edit_plan_id = self._planner.plan(self.file.path, self.settings)
-            self._curve_timer.start()
+            self._plans.price_in_force()
 
     def _on_grown(self, event: m.Grown) -> None:
         self._set_context(event.context)
@@ -425,10 +313,15 @@ class EngineController(QObject):
             },
         )
 
+    def _follow(self, file: ModelFile | None, settings: EngineSettings) -> None:
+        """``file`` is loaded, or being loaded, with ``settings`` from now on."""
+        self.file, self.settings = file, settings
+        self._plans.follow(file, settings)
+
     def _set_context(self, context: m.ContextFacts | None) -> None:
         self.context = context
         if context and context.settings != self.settings.context:
-            self.settings = replace(self.settings, context=context.settings)
+            self._follow(self.file, replace(self.settings, context=context.settings))
         self._bar.show_context(context)
         self._dock.show_context(context)
         self.context_changed.emit(context)
@@ -436,7 +329,7 @@ class EngineController(QObject):
     def _on_gone(self, reason: str, *, keep_name: bool = False) -> None:
         self._set_context(None)
         if not keep_name:
-            self.file = None
+            self._follow(None, self.settings)
             self._bar.show_model("")
         self.model_gone.emit(reason)
 
@@ -444,11 +337,11 @@ class EngineController(QObject):
         if event.request_id:
             return  # a reply's: the chat says it
         if self._before and event.model_kept:
-            self.file, self.settings = self._before
+            self._follow(*self._before)
             self._bar.show_model(self.file.name if self.file else "", str(self.file.path) if self.file else "")
             self._panel.show_model(self.file)
             self._panel.show_settings(self.settings)
-            self._price(self.settings)
+            self._plans.price_in_force()
         self._before = None
         self.noticed.emit(event.sentence, "note" if event.kind == "LoadCancelled" else "error")
         self.happened.emit("cancel" if event.kind == "LoadCancelled" else "warning", event.sentence, {})
@@ -469,19 +362,15 @@ class EngineController(QObject):
     def _on_card_dismissed(self) -> None:
         if self._waiting:
             self._waiting = None
+            self._plans.end_waiting()
             self._panel.show_model(self.file)
             self._panel.show_settings(self.settings)
+            self._plans.price_in_force()
 
     def _on_undo_requested(self, _key: str) -> None:
         if self._undo:
             self._engine.stop()
             self._ask_to_load(*self._undo)
-
-    def compare(self, held: dict[str, int | None]) -> None:
-        """After the first reply: hold what the engine really has against the plan, and learn from it."""
-        if self.file and self.context:
-            real = replace(self.settings, context=replace(self.settings.context, n_ctx=self.context.n_ctx))
-            self._planner.compare(self.file.path, real, self.context.buffers, held)
 
 
 def _components(buffers: Sequence[m.Buffer]) -> list[dict[str, Any]]:

@@ -152,7 +152,7 @@ class SettingsPanel(QWidget):
         """What each choice of ``field`` would add or save, shown in its list ("q8_0: -480 MiB")."""
         form = self._form_of(field)
         for choice, delta in delta_bytes.items():
-            form.set_choice_note(field, choice, "" if delta is None else format_bytes_delta(delta))
+            form.set_choice_note(field, choice, format_bytes_delta(delta) if delta else "")
 
     def show_overflow(self, policy: str) -> None:
         """The open conversation's policy at the limit."""

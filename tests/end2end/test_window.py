@@ -11,6 +11,7 @@ import pytest
 from kvdesk.backend import session_log
 from kvdesk.backend.engine import EngineState
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from kvdesk.ui.field_editor import NOTE_ROLE
 from tests.end2end.conftest import StartApp
 from tests.tiny_models import write_tiny
 
@@ -152,12 +153,27 @@ def test_impossible_pair_is_closed_and_says_why(start_app: StartApp, tiny: Path)
     assert item.toolTip() == "V quantization needs Flash Attention"
 
 
+def test_a_cache_types_price_in_the_list_is_the_price_of_choosing_it(start_app: StartApp, tiny: Path) -> None:
+    person = start_app(tiny, context=ContextSettings(n_ctx=4096, n_threads=1))
+    box = person.editor("type_k")
+    at = box.findData("q8_0")
+    person.wait_until(lambda: box.itemData(at, NOTE_ROLE))
+    listed = box.itemData(at, NOTE_ROLE)
+    assert listed.startswith("-")
+    assert not box.itemData(box.findData("f16"), NOTE_ROLE)
+    box.set_value("q8_0")
+    box.activated.emit(at)
+    person.wait_until(lambda: f"({listed})" in person.window.settings_panel.price)
+    person.wait_until(lambda: not box.itemData(at, NOTE_ROLE))
+    assert box.itemData(box.findData("f16"), NOTE_ROLE) == "+" + listed[1:]
+
+
 def test_context_grows_with_a_long_reply(start_app: StartApp, tiny: Path, home: Path) -> None:
     context = ContextSettings(n_ctx=2048, n_threads=1, initial_ctx=256)
     person = start_app(tiny, context=context, sampling=SamplingSettings(temperature=0.0, max_tokens=700))
     assert person.app.models.context.n_ctx == 256
     compared: list[object] = []
-    person.app.models.compared.connect(compared.append)
+    person.app.plans.compared.connect(compared.append)
     person.ask("a long story")
     assert person.app.models.context.n_ctx == 1024
     assert person.app.models.context.kv.cells_used > 700

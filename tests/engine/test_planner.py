@@ -14,6 +14,7 @@ import pytest
 
 from kvdesk.backend.planner import (
     CapacityReady,
+    ChoicesReady,
     Compared,
     CurveReady,
     GrowthPriced,
@@ -128,6 +129,24 @@ def test_capacity_growth_and_sizes(desk: Desk, path: Path) -> None:
     table = desk.until(KvTableReady, desk.planner.kv_table(path, SETTINGS)).table
     assert list(table) == [4096, 8192, 32768, 131072]
     assert table[8192]["q8_0"] == (table[8192]["f16"] or 0) * 17 // 32
+
+
+def test_choices_cost_what_their_plan_costs_more(desk: Desk, path: Path) -> None:
+    asked = desk.planner.choices(path, SETTINGS, {"type_k": ("f16", "q8_0"), "flash_attn": ("auto", "off")})
+    deltas = desk.until(ChoicesReady, asked).delta_bytes
+    now, q8_0, off = (
+        final(desk, desk.planner.plan(path, replace(SETTINGS, context=replace(SETTINGS.context, **change)))).plan
+        for change in ({}, {"type_k": "q8_0"}, {"flash_attn": "off"})
+    )
+    assert deltas["type_k"] == {"f16": 0, "q8_0": q8_0.total_bytes - now.total_bytes}
+    assert deltas["flash_attn"] == {"auto": 0, "off": off.total_bytes - now.total_bytes}
+    assert (deltas["type_k"]["q8_0"] or 0) < 0 < (deltas["flash_attn"]["off"] or 0)
+
+
+def test_a_choice_that_llama_cpp_refuses_has_no_price(desk: Desk, path: Path) -> None:
+    without = replace(SETTINGS, context=replace(SETTINGS.context, flash_attn="off"))
+    deltas = desk.until(ChoicesReady, desk.planner.choices(path, without, {"type_v": ("f16", "q8_0")})).delta_bytes
+    assert deltas == {"type_v": {"f16": 0, "q8_0": None}}
 
 
 def test_a_load_teaches(desk: Desk, path: Path) -> None:

@@ -69,10 +69,23 @@ def test_samples_move_the_gauge_and_growth_moves_the_limit(dock):
     assert dock.live_chart.cards["RAM"] is not None
 
 
-def test_while_loading_the_expected_buffers_name_what_grows(dock):
-    dock.show_expected_buffers(pictures.buffers(2048))
+def test_while_loading_the_plan_names_the_weights_that_arrive(dock):
+    dock.show_plan(pictures.plan(2048), pictures.model(), is_applied=True)
     dock.add_sample(pictures.sample(cells=2048))
-    assert dock.live_chart.cards["RAM"].legend.value_text("weights_mapped") == "1.8 GiB"
+    legend = dock.live_chart.cards["RAM"].legend
+    assert legend.value_text("weights_mapped") in ("", "0 MiB")
+    dock.show_loading()
+    dock.add_sample(pictures.sample(cells=2048))
+    assert legend.value_text("weights_mapped") == "1.8 GiB"
+    assert legend.value_text("kv_free") in ("", "0 MiB")
+
+
+def test_what_is_gone_is_not_named_any_more(dock):
+    dock.show_plan(pictures.plan(2048), pictures.model(), is_applied=True)
+    dock.show_loading()
+    dock.show_context(None)
+    dock.add_sample(pictures.sample(cells=2048))
+    assert dock.live_chart.cards["RAM"].legend.value_text("weights_mapped") in ("", "0 MiB")
 
 
 def test_unloading_empties_what_spoke_of_the_context(dock):

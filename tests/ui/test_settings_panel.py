@@ -159,11 +159,13 @@ def test_the_price_stands_beside_apply_and_too_much_is_never_refused(panel):
 
 
 def test_choices_carry_their_price(panel):
-    panel.show_choice_prices("type_k", {"q8_0": -480 * MIB, "f32": 1024 * MIB, "f16": None})
+    panel.show_choice_prices("type_k", {"q8_0": -480 * MIB, "f32": 1024 * MIB, "f16": None, "q4_0": 0})
     box = choice(panel, "type_k")
     notes = {box.itemData(i): box.itemData(i, Qt.ItemDataRole.UserRole + 1) for i in range(box.count())}
     assert notes["q8_0"] == "-480 MiB"
     assert notes["f32"] == "+1.0 GiB"
+    assert not notes["f16"]
+    assert not notes["q4_0"]
 
 
 def test_fit_it_for_me_needs_a_model(panel, qtbot):

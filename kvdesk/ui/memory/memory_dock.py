@@ -35,6 +35,7 @@ class MemoryDock(QWidget):
         super().__init__(parent)
         self._theme = theme
         self._context_buffers: tuple[Buffer, ...] = ()
+        self._is_loading = False
         self._planned_weights: tuple[Buffer, ...] = ()
         self._n_ctx_limit: int | None = None
         self._full_kv_bytes: int | None = None
@@ -86,19 +87,24 @@ class MemoryDock(QWidget):
         """The context that exists now (load, change, growth); None: nothing is loaded."""
         self._n_ctx_limit = context.n_ctx_limit if context else None
         self._context_buffers = context.buffers if context else ()
+        self._is_loading = False
         self._show_buffers()
         if context is None:
             self._table.show_loaded(None, None)
         self.show_kv(context.kv if context else None)
 
-    def show_expected_buffers(self, buffers: tuple[Buffer, ...]) -> None:
-        """While a load runs: what it will hold (the plan's footprint), so that the growing memory has names already."""
-        self._chart.show_buffers(buffers)
+    def show_loading(self) -> None:
+        """Weights arrive: the plan says already how many, so that the growing memory has its name."""
+        if not self._is_loading:
+            self._is_loading = True
+            self._context_buffers = ()
+            self._show_buffers()
 
     def _show_buffers(self) -> None:
         """The context's buffers; the plan, which is exact there, names the weights where the engine does not."""
         buffers = self._context_buffers
-        if buffers and not any(buffer.kind is BufferKind.WEIGHTS for buffer in buffers):
+        named = self._is_loading or bool(buffers)
+        if named and not any(buffer.kind is BufferKind.WEIGHTS for buffer in buffers):
             buffers = (*buffers, *self._planned_weights)
         self._chart.show_buffers(buffers)
 
