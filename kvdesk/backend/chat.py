@@ -45,7 +45,7 @@ class Conversation:
     """A conversation without its messages. ``active_leaf_id`` is the end of the branch in view.
 
     ``engine_settings`` is None while the conversation has none of its own and takes the model's.
-    ``title`` is empty until the first message names it.
+    ``title`` is empty until the first message names it. ``draft`` is what is typed and not sent yet.
     """
 
     id: str
@@ -58,17 +58,19 @@ class Conversation:
     overflow: str = "ask"
     active_leaf_id: str | None = None
     model_path: str | None = None
+    draft: str = ""
 
 
 @dataclass(frozen=True)
 class ConversationRow:
-    """A conversation as lists show it. ``excerpt`` is the line that a search found, "" where the title was found;
+    """A conversation as lists show it. ``draft`` stands for a title while there is none; ``excerpt`` is the line that a search found, "" where the title was found;
     ``snapshot_bytes`` what its kept KV cache takes on disk, None where it has none or nobody looked."""
 
     id: str
     title: str
     updated_s: float
     model_path: str | None = None
+    draft: str = ""
     excerpt: str = ""
     snapshot_bytes: int | None = None
 

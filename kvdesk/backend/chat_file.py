@@ -42,6 +42,7 @@ def to_json(conversation: Conversation, messages: Iterable[Message]) -> str:
         "sampling": conversation.sampling.to_dict(),
         "engine_settings": engine.to_dict() if engine else None,
     }
+    del head["draft"]  # nobody has said it yet
     tree = [
         {
             **{field.name: getattr(message, field.name) for field in dataclasses.fields(message)},

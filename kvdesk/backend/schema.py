@@ -53,6 +53,8 @@ MIGRATIONS: tuple[str, ...] = (
         sampling TEXT
     ) STRICT;
     """,
+    # 2: what is typed and not sent yet.
+    "ALTER TABLE conversations ADD COLUMN draft TEXT NOT NULL DEFAULT '';",
 )
 
 GONE = "This conversation no longer exists; it may have been deleted in another window."

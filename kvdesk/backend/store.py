@@ -73,16 +73,17 @@ class ConversationStore:
     # --- conversations -----------------------------------------------------------------------------------------
 
     def conversations(self, query: str = "") -> tuple[ConversationRow, ...]:
-        """All that are not deleted, last used first; with ``query`` those whose title or one message holds all its
-        words, with an excerpt where it is a message that does."""
+        """All that are not deleted, last used first; with ``query`` those whose title and draft or one message holds all
+        its words, with an excerpt where it is a message that does."""
         words = search.words_of(query)
         rows = self._rows(
-            "SELECT id, title, updated_s, model_path FROM conversations WHERE deleted_s IS NULL ORDER BY updated_s DESC"
+            "SELECT id, title, updated_s, model_path, draft FROM conversations"
+            " WHERE deleted_s IS NULL ORDER BY updated_s DESC"
         )
         excerpts = self._excerpts(words) if words else {}
         found: list[ConversationRow] = []
         for row in (ConversationRow(*row) for row in rows):
-            if search.holds_all(row.title, words):
+            if search.holds_all(f"{row.title} {row.draft}", words):
                 found.append(row)
             elif row.id in excerpts:
                 found.append(dataclasses.replace(row, excerpt=excerpts[row.id]))
@@ -114,6 +115,20 @@ class ConversationStore:
         """Give a conversation another title."""
         with self._changing():
             self._update("conversations", conversation_id, ("title",), (_clean(title),))
+
+    def save_draft(self, conversation_id: str, draft: str) -> None:
+        """Keep what is typed and not sent yet; that alone does not make a conversation the one used last."""
+        with self._changing():
+            self._update("conversations", conversation_id, ("draft",), (_clean(draft),))
+
+    def remove_if_empty(self, conversation_id: str) -> None:
+        """Remove a conversation in which nothing was said, typed or set."""
+        with self._changing():
+            self._connection.execute(
+                "DELETE FROM conversations WHERE id = ? AND deleted_s IS NULL AND trim(draft) = '' AND trim(system_prompt) = ''"
+                " AND NOT EXISTS (SELECT 1 FROM messages WHERE conversation_id = conversations.id)",
+                (conversation_id,),
+            )
 
     def set_active_leaf(self, conversation_id: str, message_id: str | None) -> None:
         """Remember which branch is in view."""
@@ -189,6 +204,11 @@ class ConversationStore:
         rows = self._rows("SELECT engine_settings, sampling FROM models WHERE path = ?", path)
         return ModelMemory(_read_engine(rows[0][0]), _read_sampling(rows[0][1])) if rows else ModelMemory()
 
+    def model_memories(self) -> dict[str, ModelMemory]:
+        """``model_settings`` of every model, by path."""
+        rows = self._rows("SELECT path, engine_settings, sampling FROM models")
+        return {path: ModelMemory(_read_engine(engine), _read_sampling(sampling)) for path, engine, sampling in rows}
+
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -262,6 +282,7 @@ def _conversation_values(conversation: Conversation) -> tuple[Any, ...]:
     values = {name: getattr(conversation, name) for name in _COLUMNS}
     values["title"] = _clean(conversation.title)
     values["system_prompt"] = _clean(conversation.system_prompt)
+    values["draft"] = _clean(conversation.draft)
     values["sampling"] = json.dumps(conversation.sampling.to_dict())
     engine = conversation.engine_settings
     values["engine_settings"] = json.dumps(engine.to_dict()) if engine else None

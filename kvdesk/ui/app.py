@@ -22,7 +22,7 @@ from kvdesk.backend.monitor import Monitor
 from kvdesk.backend.planner import Planner
 from kvdesk.backend.recorder import Recorder
 from kvdesk.backend.session_log import SessionSummary
-from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.settings import EngineSettings, SamplingSettings
 from kvdesk.backend.snapshots import SnapshotStore
 from kvdesk.backend.store import FILE_NAME, ConversationStore, ModelMemory
 from kvdesk.backend.store_thread import StoreThread
@@ -57,6 +57,7 @@ class App(QObject):
         self._collector = Collector(self)
         self._rpc_servers = rpc_servers or self.preferences.rpc_servers
         self._remembered: dict[str, ModelMemory] = {}
+        self._model_path = ""
         self.bridge = Bridge(self)
         self._build_backend()
         self._build_controllers()
@@ -148,8 +149,8 @@ class App(QObject):
         self.models.died.connect(lambda _: window.crash_card.show_smaller(None))
         self.plans.smaller_priced.connect(window.crash_card.show_smaller)
         self.chat.reply_finished.connect(self._on_reply_finished)
-        self.chat.conversation_opened.connect(lambda opened: window.settings_panel.show_overflow(opened.overflow))
-        window.settings_panel.overflow_chosen.connect(self.chat.set_overflow)
+        self.chat.sampling_chosen.connect(self._on_sampling_chosen)
+        window.sampling_panel.set_defaults(self.preferences.sampling)
         window.settings_panel.margin_chosen.connect(self._on_margin_chosen)
         window.settings_panel.show_margin(self.preferences.margin_bytes)
         window.crash_card.reload_requested.connect(self.models.reload)
@@ -187,8 +188,9 @@ class App(QObject):
         if self._opening.state.conversation_id:
             self.chat.open(self._opening.state.conversation_id)
         self.chat.keep(lambda store: store.purge_deleted(time.time() - DELETED_KEPT_S), self._drop_snapshots)
+        self.chat.keep(lambda store: store.model_memories(), self._on_memories_read)
         # the store answers in order: what is said from here on stands below the conversation and is not swept away by it
-        self.store.submit(self._read_recent, self.bridge.here(lambda recent: self._after_store(recent, model)))
+        self.store.submit(_read_recent, self.bridge.here(lambda recent: self._after_store(recent, model)))
 
     def _after_store(self, recent: list[RecentModel] | Exception, model: Path | None) -> None:
         if isinstance(recent, Exception):
@@ -221,25 +223,19 @@ class App(QObject):
         else:
             self._on_noticed(self.tr("Open a GGUF model to start: File, Open model, or drop it here."), "note")
 
-    def _read_recent(self, store: ConversationStore) -> list[RecentModel]:
-        self._remembered = {recent.path: store.model_settings(recent.path) for recent in store.recent_models()}
-        return [
-            RecentModel(
-                recent.path,
-                Path(recent.path).name,
-                "" if Path(recent.path).exists() else "gone",
-                Path(recent.path).exists(),
-            )
-            for recent in store.recent_models()
-        ]
+    def _on_memories_read(self, memories: dict[str, ModelMemory]) -> None:
+        self._remembered = memories
 
     def _show_recent(self, recent: list[RecentModel]) -> None:
         self.window.model_bar.show_recent(recent)
 
     def _new_conversation(self) -> chat.Conversation:
-        chosen = self.preferences
+        chosen, memory = self.preferences, self._remembered.get(self._model_path)
         return chat.new_conversation(
-            time.time(), sampling=chosen.sampling, system_prompt=chosen.system_prompt, overflow=chosen.overflow
+            time.time(),
+            sampling=(memory and memory.sampling) or chosen.sampling,
+            system_prompt=chosen.system_prompt,
+            overflow=chosen.overflow,
         )
 
     def _settings_for(self, file: ModelFile) -> EngineSettings:
@@ -255,15 +251,22 @@ class App(QObject):
         return EngineSettings(model, context)
 
     def _remember(self, path: str, settings: EngineSettings) -> None:
-        memory = ModelMemory(settings, None)
-        self._remembered[path] = memory
+        memory = ModelMemory(settings)
+        self._remembered[path] = dataclasses.replace(self._remembered.get(path, memory), engine_settings=settings)
 
         def work(store: ConversationStore) -> list[RecentModel]:
             store.note_model_used(path, time.time())
             store.remember_model_settings(path, memory)
-            return self._read_recent(store)
+            return _read_recent(store)
 
         self.chat.keep(work, self._show_recent)
+
+    def _on_sampling_chosen(self, sampling: SamplingSettings) -> None:
+        """New conversations with this model begin with it."""
+        path, memory = self._model_path, ModelMemory(sampling=sampling)
+        if path:
+            self._remembered[path] = dataclasses.replace(self._remembered.get(path, memory), sampling=sampling)
+            self.chat.keep(lambda store: store.remember_model_settings(path, memory))
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -284,6 +287,8 @@ class App(QObject):
 
     def _on_model_ready(self, model: m.ModelFacts, _context: m.ContextFacts) -> None:
         self.window.crash_card.hide()
+        self._model_path = model.path
+        self.chat.refresh_new()
         self.chat.set_model(model.name or Path(model.path).stem, can_send=True)
 
     def _on_model_gone(self, reason: str) -> None:
@@ -417,7 +422,7 @@ class App(QObject):
         if self._is_closed:
             return
         self._is_closed = True
-        self.chat.keep_partial()
+        self.chat.keep_all()
         state = self.window.window_state(self.chat.kept_id)
         preferences.save_values(state, paths.config_dir() / preferences.WINDOW_FILE_NAME)
         self.window.hide()
@@ -431,3 +436,13 @@ class App(QObject):
         self._collector.close()
         self.window.really_close()
         self._application.quit()
+
+
+def _read_recent(store: ConversationStore) -> list[RecentModel]:
+    """The models opened last, and whether their files are still there. Store's thread."""
+    paths_and_files = [(recent.path, Path(recent.path)) for recent in store.recent_models()]
+    return [
+        RecentModel(path, file.name, "" if is_there else "gone", is_there)
+        for path, file in paths_and_files
+        for is_there in (file.exists(),)
+    ]

@@ -41,8 +41,8 @@ class ChatController(QObject):
     """TurnStats of a finished reply."""
     tokens_counted = Signal(int, int)
     """Tokens of the conversation and of the draft, as a prompt."""
-    conversation_opened = Signal(object)
-    """The Conversation that is shown now."""
+    sampling_chosen = Signal(object)
+    """SamplingSettings, changed by the user for the open conversation."""
 
     def __init__(
         self,
@@ -77,7 +77,6 @@ class ChatController(QObject):
         self._requests = 0
         self._counted_id = 0
         self._history_tokens: int | None = None
-        self._drafts: dict[str, str] = {}
         self._query = ""
         self._model_name = ""
         self._can_send = False
@@ -94,7 +93,7 @@ class ChatController(QObject):
         self._transcript.version_requested.connect(self._on_version_requested)
         self._composer.message_sent.connect(self.send)
         self._composer.stop_requested.connect(self._engine.stop)
-        self._composer.draft_changed.connect(self._count)
+        self._composer.draft_changed.connect(self._on_draft_changed)
         self._list.conversation_chosen.connect(self.open)
         self._list.new_requested.connect(self.new)
         self._list.search_changed.connect(self._on_search_changed)
@@ -137,6 +136,28 @@ class ChatController(QObject):
         self.conversation = conversation = dataclasses.replace(self.conversation, updated_s=time.time(), **changes)
         if self._is_stored:
             self.keep(lambda store: store.save_conversation(conversation), lambda _: self.refresh_list())
+        else:
+            self._store_if_typed()
+
+    def _store_if_typed(self) -> None:
+        """A conversation is kept from its first message on, or from what is typed before."""
+        conversation = self.conversation
+        if conversation.draft.strip() or conversation.system_prompt.strip() != self._new_conversation().system_prompt:
+            self._is_stored = True
+            self.keep(lambda store: store.add_conversation(conversation), lambda _: self.refresh_list())
+            self._list.show_current(conversation.id)
+
+    def _keep_draft(self) -> None:
+        draft = self._composer.draft()
+        if draft == self.conversation.draft:
+            return
+        self.conversation = conversation = dataclasses.replace(self.conversation, draft=draft)
+        if not self._is_stored:
+            self._store_if_typed()
+        elif conversation.title:
+            self.keep(lambda store: store.save_draft(conversation.id, draft))
+        else:
+            self.keep(lambda store: store.save_draft(conversation.id, draft), lambda _: self.refresh_list())
 
     def _add(self, message: Message) -> None:
         """Put a message at the end of the open branch and keep it."""
@@ -162,8 +183,9 @@ class ChatController(QObject):
         self._path = tuple(message if one.id == message.id else one for one in self._path)
         self.keep(lambda store: store.update_message(message))
 
-    def keep_partial(self) -> None:
-        """The app ends: what was written of a reply is kept."""
+    def keep_all(self) -> None:
+        """The app ends: what is typed, and what was written of a reply, is kept."""
+        self._keep_draft()
         if self._reply:
             self._end_reply(None, self.tr("kvdesk was closed"))
 
@@ -179,7 +201,7 @@ class ChatController(QObject):
         return self.conversation.id if self._is_stored else ""
 
     def new(self) -> None:
-        """An empty conversation; it is kept from its first message on."""
+        """An empty conversation."""
         self._leave()
         self._show(self._new_conversation(), (), is_stored=False)
 
@@ -201,7 +223,10 @@ class ChatController(QObject):
         if self._reply:
             self._engine.stop()
             self._end_reply(None, self.tr("stopped: another conversation was opened"))
-        self._drafts[self.conversation.id] = self._composer.draft()
+        self._keep_draft()
+        conversation_id = self.conversation.id
+        if self._is_stored and not self._messages:
+            self.keep(lambda store: store.remove_if_empty(conversation_id), lambda _: self.refresh_list())
 
     def _show(self, conversation: Conversation, messages: tuple[Message, ...], *, is_stored: bool) -> None:
         self.conversation = conversation
@@ -209,10 +234,9 @@ class ChatController(QObject):
         self._messages = {message.id: message for message in messages}
         self._path = chat.active_path(messages, conversation.active_leaf_id)
         self._list.show_current(conversation.id if is_stored else None)
-        self._composer.set_draft(self._drafts.pop(conversation.id, ""))
-        self._sampling_panel.show_conversation(conversation.sampling, conversation.system_prompt, conversation.overflow)
+        self._composer.set_draft(conversation.draft)
+        self._show_settings()
         self._show_path()
-        self.conversation_opened.emit(conversation)
         self._composer.setFocus()
 
     def _show_path(self) -> None:
@@ -260,8 +284,19 @@ class ChatController(QObject):
 
     # --- settings of the conversation ----------------------------------------------------------------------------
 
+    def _show_settings(self) -> None:
+        chosen = self.conversation
+        self._sampling_panel.show_conversation(chosen.sampling, chosen.system_prompt, chosen.overflow)
+
+    def refresh_new(self) -> None:
+        """What new conversations begin with has changed: one that nothing was done in takes it over."""
+        if not self._is_stored:
+            self.conversation = dataclasses.replace(self.conversation, sampling=self._new_conversation().sampling)
+            self._show_settings()
+
     def _on_sampling_changed(self, sampling: SamplingSettings) -> None:
         self._save_conversation(sampling=sampling)
+        self.sampling_chosen.emit(sampling)
 
     def _on_system_prompt_changed(self, text: str) -> None:
         self._save_conversation(system_prompt=text)
@@ -270,6 +305,7 @@ class ChatController(QObject):
     def set_overflow(self, policy: str) -> None:
         """What happens at the context's end, for this conversation."""
         self._save_conversation(overflow=policy)
+        self._show_settings()
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
@@ -291,7 +327,9 @@ class ChatController(QObject):
         if not self._can_send or self._reply:
             self._composer.set_draft(text)
             return
-        self._composer.set_draft("")
+        if text == self._composer.draft():  # not one of the suggestions, beside what is typed
+            self._composer.set_draft("")
+            self.conversation = dataclasses.replace(self.conversation, draft="")
         self._transcript.jump_to_latest()
         parent = self._path[-1].id if self._path else None
         message = chat.new_message("user", text, parent, time.time())
@@ -342,8 +380,11 @@ class ChatController(QObject):
 
     def _on_message_edited(self, message_id: str, text: str) -> None:
         old = self._messages.get(message_id)
-        if not old or self._reply:
+        if not old:
             return
+        if self._reply:
+            self._engine.stop()
+            self._end_reply(None, self.tr("stopped: an earlier message was edited"))
         self._cut_to(old.parent_id)
         message = chat.new_message(old.role, text, old.parent_id, time.time())
         self._add(message)
@@ -430,9 +471,13 @@ class ChatController(QObject):
             self._transcript.update_message(self._row(finished))
         self._count()
 
-    # --- counting -------------------------------------------------------------------------------------------------
+    # --- the draft ------------------------------------------------------------------------------------------------
 
-    def _count(self, _draft: str = "") -> None:
+    def _on_draft_changed(self, _draft: str) -> None:
+        self._keep_draft()
+        self._count()
+
+    def _count(self) -> None:
         """Ask how many tokens the conversation makes, without and with the draft; answered while replies go on."""
         self._history_tokens = None
         if not self._can_send:

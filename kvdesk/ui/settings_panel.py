@@ -11,7 +11,6 @@ from typing import cast
 
 from PySide6.QtCore import QSignalBlocker, Signal
 from PySide6.QtWidgets import (
-    QComboBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -26,7 +25,6 @@ from kvdesk.backend.settings import (
     ALLOCATIONS,
     CACHE_TYPES,
     FLASH_ATTN,
-    OVERFLOWS,
     ContextSettings,
     EngineSettings,
     ModelSettings,
@@ -58,7 +56,6 @@ class SettingsPanel(QWidget):
     """EngineSettings to apply."""
     fit_requested = Signal(object)
     """"Fit it for me": the longest context that fits with these EngineSettings is wanted."""
-    overflow_chosen = Signal(str)
     margin_chosen = Signal(object)
     """Bytes to keep free below the ceiling."""
 
@@ -154,11 +151,6 @@ class SettingsPanel(QWidget):
         for choice, delta in delta_bytes.items():
             form.set_choice_note(field, choice, format_bytes_delta(delta) if delta else "")
 
-    def show_overflow(self, policy: str) -> None:
-        """The open conversation's policy at the limit."""
-        with QSignalBlocker(self._overflow):
-            self._overflow.setCurrentIndex(max(0, self._overflow.findData(policy)))
-
     def show_margin(self, margin_bytes: int) -> None:
         """What is kept free below the ceiling."""
         with QSignalBlocker(self._margin):
@@ -203,7 +195,6 @@ class SettingsPanel(QWidget):
         column.setSpacing(8)
         column.addWidget(self._length)
         column.addWidget(self._forms[ALLOCATION_FIELDS])
-        column.addWidget(self._build_overflow())
         sections = (
             (self.tr("KV cache"), self._forms[CACHE_FIELDS]),
             (self.tr("Devices and weights"), self._forms[MODEL_FIELDS]),
@@ -220,21 +211,6 @@ class SettingsPanel(QWidget):
             cast("QGridLayout", form.layout()).setColumnMinimumWidth(0, LABEL_WIDTH_PX)
         column.addStretch(1)
         return ScrollColumn(page)
-
-    def _build_overflow(self) -> QWidget:
-        words = {
-            "ask": self.tr("Ask"),
-            "stop": self.tr("Stop at limit"),
-            "truncate-middle": self.tr("Truncate middle"),
-            "rolling": self.tr("Rolling window"),
-        }
-        self._overflow = QComboBox()
-        for policy in OVERFLOWS:
-            self._overflow.addItem(words[policy], policy)
-        self._overflow.setAccessibleName(self.tr("Context Overflow"))
-        self._overflow.activated.connect(lambda _: self.overflow_chosen.emit(self._overflow.currentData()))
-        tip = self.tr("What happens when this conversation reaches the Context Length")
-        return _labelled(self.tr("Context Overflow"), self._overflow, tip)
 
     def _build_margin(self) -> QWidget:
         self._margin = QSpinBox()

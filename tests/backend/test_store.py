@@ -295,6 +295,7 @@ def test_migrating_leaves_a_copy_and_a_failing_migration_leaves_all_as_it_was(pa
         *schema.MIGRATIONS,
         "ALTER TABLE conversations ADD COLUMN colour TEXT;\nUPDATE conversations SET colour = 'red';",
     )
+    known = len(schema.MIGRATIONS)
     bad = (*good, "CREATE TABLE more (x);\nINSERT INTO nowhere VALUES (1);")
 
     def opened():
@@ -306,16 +307,55 @@ def test_migrating_leaves_a_copy_and_a_failing_migration_leaves_all_as_it_was(pa
     with opened() as connection, pytest.raises(sqlite3.OperationalError):
         schema.migrate(connection, path, bad)
     with opened() as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (known,)
         assert "colour" not in columns(connection)
         schema.migrate(connection, path, good)
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (known + 1,)
         assert connection.execute("SELECT title, colour FROM conversations").fetchall() == [("Kept", "red")]
-    backup = path.with_name("conversations.sqlite3.v1.backup")
+    backup = path.with_name(f"conversations.sqlite3.v{known}.backup")
     with ConversationStore(backup) as store:
         assert titles(store.conversations()) == ["Kept"]
-    with pytest.raises(StoreError, match=r"newer kvdesk \(schema 2, this one knows 1\)"):
+    with pytest.raises(StoreError, match=rf"newer kvdesk \(schema {known + 1}, this one knows {known}\)"):
         ConversationStore(path)
+
+
+def test_a_draft_is_kept_and_does_not_make_its_conversation_the_newest(path):
+    with ConversationStore(path) as store:
+        old = chat(store, "hello", title="Old", at=1.0)
+        chat(store, "hello", title="New", at=2.0)
+        store.save_draft(old, "half a \ud83d sentence")
+    with ConversationStore(path) as store:
+        assert store.conversation(old).draft == "half a ? sentence"
+        assert titles(store.conversations()) == ["New", "Old"]
+        assert titles(store.conversations("half")) == ["Old"]
+
+
+def test_only_a_conversation_with_nothing_in_it_is_removed_as_empty(path):
+    with ConversationStore(path) as store:
+        kept = [chat(store, "hello", title="said")]
+        for title, fields in (
+            ("typed", {"draft": "x"}),
+            ("set", {"system_prompt": "Be brief."}),
+            ("deleted", {}),
+            ("empty", {}),
+        ):
+            one = new_conversation(1.0, title=title, **fields)
+            store.add_conversation(one)
+            kept.append(one.id)
+        store.delete(kept[3], 2.0)
+        for one in kept:
+            store.remove_if_empty(one)
+        store.undelete(kept[3])
+        assert sorted(titles(store.conversations())) == ["deleted", "said", "set", "typed"]
+
+
+def test_models_are_remembered_part_by_part(path):
+    with ConversationStore(path) as store:
+        engine, sampling = EngineSettings(context=ContextSettings(n_ctx=512)), SamplingSettings(temperature=0.3)
+        store.remember_model_settings("/a", ModelMemory(sampling=sampling))
+        store.remember_model_settings("/a", ModelMemory(engine))
+        store.note_model_used("/b", 1.0)
+        assert store.model_memories() == {"/a": ModelMemory(engine, sampling), "/b": ModelMemory()}
 
 
 def test_two_windows_may_open_a_new_database_at_once(path):

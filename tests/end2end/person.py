@@ -145,6 +145,11 @@ class Person:
         """The conversations in the list, the newest first."""
         return [row.title for row in self.window.conversation_list._rows]
 
+    @property
+    def drafts(self) -> list[str]:
+        """What is typed and not sent in each of them."""
+        return [row.draft for row in self.window.conversation_list._rows]
+
     def choose_conversation(self, title: str) -> None:
         """Click a conversation in the list."""
         row = next(row for row in self.window.conversation_list._rows if row.title == title)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
 
 from kvdesk.backend import session_log
 from kvdesk.backend.engine import EngineState
@@ -86,6 +90,73 @@ def test_editing_makes_a_branch(start_app: StartApp, tiny: Path) -> None:
     assert person.messages == ["another word", second]
     person.footers[0].versions.previous_button.click()
     assert person.messages == ["one word", first]
+
+
+def test_an_edit_while_a_reply_runs_ends_it_and_loses_nothing(start_app: StartApp, slow: Path) -> None:
+    person = start_app(slow, context=WIDE, sampling=SamplingSettings(temperature=0.0, max_tokens=200))
+    person.send("tell me all")
+    person.wait_for_text()
+    question = person.window.transcript.message_ids[0]
+    person.window.transcript.message_edited.emit(question, "tell me less")
+    person.wait_until(lambda: person.messages[0] == "tell me less" and len(person.messages) == 2)
+    second = person.wait_for_reply()
+    assert person.messages == ["tell me less", second]
+    person.footers[0].versions.previous_button.click()
+    assert person.messages[0] == "tell me all"
+    assert person.messages[1]
+
+
+def test_what_is_typed_is_there_after_a_restart(start_app: StartApp, tiny: Path) -> None:
+    person = start_app(tiny)
+    person.type("not said yet")
+    person.window.conversation_list.new_action.trigger()
+    assert person.field.toPlainText() == ""
+    person.window.conversation_list.new_action.trigger()
+    person.ask("said")
+    person.type("half a thou")
+    person.app.close()
+
+    again = start_app(tiny)
+    again.wait_until(lambda: again.field.toPlainText() == "half a thou" and len(again.drafts) == 2)
+    assert again.titles == ["said", ""]
+    again.choose_conversation("")
+    assert again.field.toPlainText() == "not said yet"
+    again.wait_until_ready()
+    QTest.keyClick(again.field, Qt.Key.Key_Return)
+    again.wait_for_reply()
+    again.wait_until(lambda: again.titles == ["not said yet", "said"] and again.drafts == ["", "half a thou"])
+
+
+def test_what_is_typed_survives_a_kill(start_app: StartApp, tiny: Path, home: Path) -> None:
+    person = start_app(tiny)
+    person.type("about to be kil")
+    with contextlib.closing(sqlite3.connect(home / "data" / "conversations.sqlite3")) as database:
+        kept = "SELECT draft FROM conversations"
+        person.wait_until(lambda: database.execute(kept).fetchall() == [("about to be kil",)])
+
+
+def test_a_suggestion_leaves_what_is_typed(start_app: StartApp, tiny: Path) -> None:
+    person = start_app(tiny)
+    person.type("mine")
+    person.window.transcript.starter_chosen.emit("theirs")
+    person.wait_for_reply()
+    assert person.messages[0] == "theirs"
+    assert person.field.toPlainText() == "mine"
+
+
+def test_a_model_is_remembered_with_its_sampling(start_app: StartApp, tiny: Path, slow: Path) -> None:
+    person = start_app(tiny)
+    person.window.sampling_panel.changed.emit(SamplingSettings(temperature=0.25))
+    person.window.conversation_list.new_action.trigger()
+    assert person.app.chat.conversation.sampling.temperature == 0.25
+    person.app.close()
+
+    again = start_app(tiny)
+    assert again.window.sampling_panel.sampling().temperature == 0.25
+    assert again.titles == []
+    again.app.models.open(slow)
+    again.wait_until(lambda: again.window.sampling_panel.sampling().temperature != 0.25)
+    assert again.app.chat.conversation.sampling.temperature == again.app.preferences.sampling.temperature
 
 
 def test_conversations_are_there_after_a_restart(start_app: StartApp, tiny: Path) -> None:

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QLabel, QLineEdit, QListView, QMenu, QPushButton
 
 from kvdesk.backend.chat import ConversationRow
 from kvdesk.ui.chat.conversation_list import ConversationList
-from kvdesk.ui.chat.conversation_rows import heading_of
+from kvdesk.ui.chat.conversation_rows import heading_of, title_text
 from kvdesk.ui.theme import DARK, LIGHT
 
 NOW = dt.datetime.fromisoformat("2025-06-15 12:00").astimezone().timestamp()
@@ -177,6 +177,13 @@ def test_new_rows_wait_until_a_title_is_edited(qtbot, panel, view):
         qtbot.keyClick(editor, Qt.Key.Key_Return)
     assert asked.args == ["c", "Porto"]
     qtbot.waitUntil(lambda: "New arrival" in lines(view))
+
+
+def test_a_draft_names_what_has_no_title_yet():
+    row = ConversationRow("x", "", 0.0, draft="# Why is the sky\nblue?")
+    assert title_text(row) == "Draft: Why is the sky"
+    assert title_text(dataclasses.replace(row, title="Sky")) == "Sky"
+    assert title_text(dataclasses.replace(row, draft=" \n")) == "New chat"
 
 
 def test_deleting_hides_at_once_and_can_be_undone(qtbot, panel, view):

@@ -177,18 +177,12 @@ def test_fit_it_for_me_needs_a_model(panel, qtbot):
     assert wanted == [panel.edited]
 
 
-def test_overflow_and_margin_are_the_conversations_and_the_machines(panel):
-    policies, margins = [], []
-    panel.overflow_chosen.connect(policies.append)
+def test_the_margin_is_told_in_bytes(panel):
+    margins = []
     panel.margin_chosen.connect(margins.append)
-    box = next(b for b in panel.findChildren(QComboBox) if b.accessibleName() == "Context Overflow")
-    panel.show_overflow("rolling")
     panel.show_margin(512 * MIB)
-    assert box.currentText() == "Rolling window"
-    assert policies == margins == []
-    pick(box, "stop")
+    assert margins == []
     next(s for s in panel.findChildren(QSpinBox) if s.accessibleName() == "Kept free").setValue(256)
-    assert policies == ["stop"]
     assert margins == [256 * MIB]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PySide6.QtCore import QAbstractListModel, QCoreApplication, QModelIndex, QPersistentModelIndex, Qt, Signal
 
-from kvdesk.backend.chat import ConversationRow
+from kvdesk.backend.chat import ConversationRow, title_of
 from kvdesk.ui.numbers import format_file_size
 
 Index = QModelIndex | QPersistentModelIndex
@@ -36,6 +36,8 @@ def heading_of(updated_s: float, now_s: float) -> str:
 
 def title_text(row: ConversationRow) -> str:
     """What to call a conversation, also one that nothing has been said in yet."""
+    if not row.title and (draft := title_of(row.draft)):
+        return _tr("Draft: {0}").format(draft)
     return row.title or _tr("New chat")
 
 
