@@ -211,8 +211,14 @@ class Tour:
 
     def settings(self) -> None:
         """A priced change, an impossible one, one that is applied, sampling."""
+        from kvdesk.ui.field_editor import ChoiceBox
+
         self.edit(type_k="q8_0", type_v="q8_0", n_ctx=32768)
         self.shoot("settings-priced")
+        types = self.window.settings_panel.findChild(ChoiceBox, "type_k")
+        types.showPopup()
+        self.shoot("settings-choices", types.view().window())
+        types.hidePopup()
         self.edit(flash_attn="off")
         self.shoot("settings-impossible", self.window.settings_panel)
         self.edit(flash_attn="auto")

@@ -76,13 +76,13 @@ def ranked(plan: MemoryPlan, model: ModelFile, price: Price) -> tuple[Option, ..
         longer = then.max_n_ctx or 0
         if not then.fits and longer >= max(LEAST_N_CTX, plan.max_n_ctx or 0):
             found += _shortened(
-                change, f"{label}, {longer:,} tokens", _with(settings, n_ctx=longer), plan, short, price
+                change, f"{label}, Context Length {longer:,}", _with(settings, n_ctx=longer), plan, short, price
             )
     if short != RAM:
         found += _fewer_layers(plan, model, short, price)
     if plan.max_n_ctx and plan.max_n_ctx >= LEAST_N_CTX:
         settings = _with(plan.settings, n_ctx=plan.max_n_ctx)
-        found += _shortened("n_ctx", f"{plan.max_n_ctx:,} tokens", settings, plan, short, price)
+        found += _shortened("n_ctx", f"Context Length {plan.max_n_ctx:,}", settings, plan, short, price)
     useful = [option for option in found if option.difference_bytes < 0 or option.fits]
     fitting = [option for option in useful if option.fits]
     return (*fitting, *sorted((o for o in useful if not o.fits), key=lambda option: option.difference_bytes))
@@ -91,16 +91,16 @@ def ranked(plan: MemoryPlan, model: ModelFile, price: Price) -> tuple[Option, ..
 def _changes(plan: MemoryPlan, model: ModelFile) -> Iterator[tuple[str, str, EngineSettings]]:
     settings, context = plan.settings, plan.settings.context
     if context.swa_full and any(model.windowed_layers):
-        yield "swa_full", "no full sliding window", _with(settings, swa_full=False)
+        yield "swa_full", "Without Full Sliding Window Cache", _with(settings, swa_full=False)
     ubatch = min(context.n_ubatch, context.n_batch)
     if ubatch > LEAST_UBATCH:
-        yield "n_ubatch", f"batches of {LEAST_UBATCH}", _with(settings, n_ubatch=LEAST_UBATCH)
+        yield "n_ubatch", f"Physical Batch Size {LEAST_UBATCH}", _with(settings, n_ubatch=LEAST_UBATCH)
     for cache_type in ("q8_0", "q4_0"):
         if not {context.type_k, context.type_v} & _smaller_or_equal(cache_type):
             changed = _with(settings, type_k=cache_type, type_v=cache_type)
             if context.flash_attn == "off":
                 changed = _with(changed, flash_attn="auto")
-            yield "type_kv", f"{cache_type} cache", changed
+            yield "type_kv", f"K and V cache as {cache_type}", changed
 
 
 def _shortened(
@@ -127,7 +127,7 @@ def _fewer_layers(plan: MemoryPlan, model: ModelFile, short: str, price: Price) 
     if best is None:
         return []
     layers = best.settings.model.n_gpu_layers
-    return [_option("n_gpu_layers", f"{layers} GPU layers", best.settings, plan, best, short)]
+    return [_option("n_gpu_layers", f"GPU Offload: {layers} layers", best.settings, plan, best, short)]
 
 
 def _option(

@@ -51,7 +51,7 @@ class CrashCard(QFrame):
         self._sentence = QLabel()
         self._sentence.setWordWrap(True)
         self._sentence.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self._kept = QLabel(self.tr("The conversation is whole. Nothing was lost but the reply's missing end."))
+        self._kept = QLabel(self.tr("The conversation is kept, and a reply as far as it was written."))
         self._kept.setWordWrap(True)
         set_role(self._kept, "muted")
         self._chart_words = QLabel()

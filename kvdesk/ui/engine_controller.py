@@ -132,7 +132,7 @@ class EngineController(QObject):
 
     def _ask_before_load(self, file: ModelFile, plan: MemoryPlan) -> None:
         self._options = tuple(option.settings for option in plan.options)
-        anyway = PricedChoice(LOAD_ANYWAY, self.tr("Load anyway"), plan.total_bytes, 0, plan.fits, is_risky=True)
+        anyway = PricedChoice(LOAD_ANYWAY, self.tr("Load anyway"), plan.total_bytes, None, plan.fits, is_risky=True)
         self._card.show_choices(
             self.tr("{0} does not fit as set").format(file.name),
             plan.verdict.sentence,

@@ -34,12 +34,12 @@ def test_options_that_fit_come_first_and_are_priced() -> None:
     found = options.ranked(plan, model_file(), lambda changed: priced(changed, available))
     assert [option.fits for option in found] == sorted((option.fits for option in found), reverse=True)
     by_label = {option.label: option for option in found}
-    shorter = by_label[f"{plan.max_n_ctx:,} tokens"]
+    shorter = by_label[f"Context Length {plan.max_n_ctx:,}"]
     assert shorter.fits is True
     assert shorter.settings.context.n_ctx == plan.max_n_ctx
-    small = by_label["batches of 128"]
+    small = by_label["Physical Batch Size 128"]
     assert small.difference_bytes == small.total_bytes - plan.total_bytes == -24 * MIB
-    assert by_label["q4_0 cache"].total_bytes < by_label["q8_0 cache"].total_bytes
+    assert by_label["K and V cache as q4_0"].total_bytes < by_label["K and V cache as q8_0"].total_bytes
     assert all(option.difference_bytes < 0 for option in found)
 
 
