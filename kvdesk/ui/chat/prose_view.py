@@ -106,13 +106,17 @@ class ProseView(QTextBrowser):
         """Put plain ``text`` at the end, which costs a small part of laying all out anew; False where it would not look
         like plain text there."""
         cursor = QTextCursor(self.document())
-        cursor.movePosition(QTextCursor.MoveOperation.End)
-        style = cursor.charFormat()
-        marked = style.isAnchor() or style.fontFixedPitch() or style.fontItalic() or style.fontStrikeOut()
-        if marked or style.fontWeight() > QFont.Weight.Normal or cursor.atBlockStart():
-            return False
-        cursor.insertText(text)
-        return True
+        cursor.beginEditBlock()  # else moving and inserting each have the paragraph laid out, to know the cursor's x
+        try:
+            cursor.movePosition(QTextCursor.MoveOperation.End)
+            style = cursor.charFormat()
+            marked = style.isAnchor() or style.fontFixedPitch() or style.fontItalic() or style.fontStrikeOut()
+            if marked or style.fontWeight() > QFont.Weight.Normal or cursor.atBlockStart():
+                return False
+            cursor.insertText(text)
+            return True
+        finally:
+            cursor.endEditBlock()
 
     def _render(self) -> None:
         # A document is filled and dressed before a view lays it out: once, instead of once for every change.

@@ -24,8 +24,10 @@ from kvdesk.ui.theme import Theme
 
 FLUSH_MS = 33
 """How often streamed text is drawn, at most."""
-FLUSH_SHARE = 16
+FLUSH_SHARE = 48
 """How many times as long as drawing took nothing is drawn: the model needs the processor more than the window does."""
+LONGEST_REST_MS = 400
+"""However slow drawing is, text does not stand still for longer."""
 SPEED_S = 0.25
 """Tokens and speed of a reply that streams change at most this often: they are read, not watched."""
 NOTICES_HEIGHT = 240
@@ -61,7 +63,7 @@ class Transcript(QWidget):
         self._theme = theme
         self._messages: dict[str, Row] = {}
         self._next_notice = 1
-        self._flush_took_ms = 0
+        self._flush_took_ms = 0.0
         self._speed_shown = 0.0
         self._empty = EmptyView()
         self._empty.starter_chosen.connect(self.starter_chosen)
@@ -136,7 +138,8 @@ class Transcript(QWidget):
         if state and text:
             state.append(text)
             if not self._flush_timer.isActive():
-                self._flush_timer.start(max(FLUSH_MS, FLUSH_SHARE * self._flush_took_ms))
+                rest_ms = min(LONGEST_REST_MS, round(FLUSH_SHARE * self._flush_took_ms))
+                self._flush_timer.start(max(FLUSH_MS, rest_ms))
 
     def show_prompt_progress(self, message_id: str, done: int, total: int) -> None:
         """``done`` of ``total`` prompt tokens are read."""
@@ -242,9 +245,8 @@ class Transcript(QWidget):
                     row.view.refresh()
                 row.width = 0
         self._column.arrange()
-        took_ms = (time.perf_counter() - began) * 1000
-        self._flush_took_ms = min(250, round(took_ms))
-        self.flushed.emit(took_ms)
+        self._flush_took_ms = (time.perf_counter() - began) * 1000
+        self.flushed.emit(self._flush_took_ms)
 
     def _refresh(self, message_id: str) -> None:
         row = self._messages[message_id]

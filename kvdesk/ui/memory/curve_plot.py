@@ -90,7 +90,7 @@ class CurvePlot(PlotWidget):
     def show_tokens_in_use(self, n_tokens: int | None) -> None:
         """Mark how far the conversation reaches."""
         self._used = n_tokens
-        self._place()
+        self._place_in_use()
 
     def set_theme(self, theme: Theme) -> None:
         """Take the theme's colours."""
@@ -185,6 +185,12 @@ class CurvePlot(PlotWidget):
             line.opts["antialias"] = True
             line.update()
 
+    def _place_in_use(self) -> None:
+        self._in_use.setVisible(self._used is not None and self._longest() > 0)
+        if self._used is not None:
+            self._in_use.setValue(self._used)
+            self._in_use.setToolTip(self.tr("{0} tokens in use").format(format_tokens(self._used)))
+
     def _place(self) -> None:
         """Everything that depends on the setting, the crossing or the tokens in use."""
         line, last = self._line_bytes(), self._longest()
@@ -202,10 +208,7 @@ class CurvePlot(PlotWidget):
             # Near the left edge the words would fall off the chart.
             self._crossing.label.anchors = [(1, 0.5), (0, 0.5)] if (crossing or 0) > last / 5 else [(0, 0.5), (0, 0.5)]
             self._over.setRegion((crossing or 0, last * 1.02))
-        self._in_use.setVisible(self._used is not None and last > 0)
-        if self._used is not None:
-            self._in_use.setValue(self._used)
-            self._in_use.setToolTip(self.tr("{0} tokens in use").format(format_tokens(self._used)))
+        self._place_in_use()
         point = self._curves[self._chosen].at(self._n_ctx) if self._curves else None
         height = point.device_bytes if point else None
         self._dot.setVisible(height is not None and self._n_ctx > 0)
