@@ -6,6 +6,7 @@ What happens is told through ``on_event``, called on that thread: the worker's e
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import multiprocessing
@@ -134,6 +135,7 @@ class Engine:
         self._fell_back = False
         self._rpc_servers: set[str] = set()
         self._request_id = 0
+        self._behind: collections.deque[tuple[EngineState, int]] = collections.deque()
         self._stop_sent: float | None = None
         self._oom_kills = 0
         self._leaving = False
@@ -159,15 +161,15 @@ class Engine:
         return self._log_path
 
     def load(self, path: Path, settings: EngineSettings) -> None:
-        """Load a model; starts the process when there is none. Ends in Loaded, Failed or Died."""
+        """Load a model, after what is under way; starts the process when there is none. Ends in Loaded, Failed or Died."""
         self._wish(m.Load(str(path), settings, self._snapshots, self.margin_bytes))
 
     def send(self, command: m.Command) -> None:
-        """Any other command. One that makes no sense in the present state is answered with Failed by the worker."""
+        """Any other command; it waits behind what is under way. One that makes no sense then is answered with Failed."""
         self._wish(command)
 
     def stop(self) -> None:
-        """Abort what is under way."""
+        """Abort what is under way and what waits behind it; what is sent afterwards is not concerned."""
         self._wish(m.Stop())
 
     def shutdown(self) -> None:
@@ -230,8 +232,6 @@ class Engine:
             request_id = getattr(command, "request_id", 0)
             self._tell(m.Failed("EngineError", "No model is loaded; open one first.", request_id, model_kept=False))
             return
-        if isinstance(command, m.Generate):
-            self._request_id = command.request_id
         becomes: dict[type[m.Command], EngineState] = {
             m.Load: EngineState.LOADING,
             m.Generate: EngineState.GENERATING,
@@ -243,7 +243,13 @@ class Engine:
         except (BrokenPipeError, ConnectionError):
             return  # its death is about to be noticed through the sentinel
         if type(command) in becomes:
-            self._move(becomes[type(command)])
+            self._behind.append((becomes[type(command)], getattr(command, "request_id", 0)))
+            if self._state not in BUSY:
+                self._begin_next()
+
+    def _begin_next(self) -> None:
+        state, self._request_id = self._behind.popleft()
+        self._move(state)
 
     def _start(self) -> None:
         if self._process:
@@ -293,15 +299,19 @@ class Engine:
             case m.Unloaded():
                 self._rest(EngineState.EMPTY)
             case m.Failed():
-                if self._state in BUSY:
+                if self._state in BUSY and event.request_id in (0, self._request_id):  # else: of a count of tokens
                     self._rest(EngineState.READY if event.model_kept else EngineState.EMPTY)
             case _:
                 pass
 
     def _rest(self, state: EngineState) -> None:
+        """What was under way has ended; what waits behind it is begun by the process at once."""
         self._stop_sent = None
         self._request_id = 0
-        self._move(state)
+        if self._behind:
+            self._begin_next()
+        else:
+            self._move(state)
 
     def _move(self, state: EngineState) -> None:
         before, self._state = self._state, state
@@ -333,6 +343,7 @@ class Engine:
         log.warning("engine %s: %s", self._process.pid, error)
         self._release()
         self._request_id, self._stop_sent = 0, None
+        self._behind.clear()
         loading = self._loading
         trying = during in (EngineState.LOADING, EngineState.WARMING)
         if trying and loading and loading.settings.model.use_extra_bufts and not self._fell_back:
@@ -360,6 +371,7 @@ class Engine:
 
     def _end(self) -> None:
         """Ask, wait, terminate, wait, kill: named times, and the log says how far it had to go."""
+        self._behind.clear()
         process = self._process
         if process and self._pipe:
             with contextlib.suppress(OSError):

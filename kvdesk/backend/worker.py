@@ -6,6 +6,7 @@ stop or a token count never waits for a decode. When the app is gone, the pipe e
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import queue
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from kvdesk.backend import messages as m
 from kvdesk.backend.settings import ContextSettings
-from kvdesk.errors import ContextFailed, EngineError, KvdeskError, PromptTooLong
+from kvdesk.errors import ContextFailed, EngineError, KvdeskError, LoadCancelled, PromptTooLong
 
 if TYPE_CHECKING:
     from kvdesk.backend.llama.keeper import Keeper
@@ -61,7 +62,11 @@ class Worker:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sending = threading.Lock()
-        self._inbox: queue.SimpleQueue[m.Command] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[int, m.Command]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[m.GrowAnswer] = queue.SimpleQueue()
+        self._stopping = threading.Lock()
+        self._n_received = 0
+        self._n_stopped = 0
         self._vocabulary = threading.Lock()
         self._model: Model | None = None
         self._prompt: Prompt | None = None
@@ -80,10 +85,13 @@ class Worker:
         self._send(m.Started(os.getpid(), library.devices(), library.system_info(), library.has_rpc()))
         while True:
             try:
-                command = self._inbox.get(timeout=IDLE_S)
+                number, command = self._inbox.get(timeout=IDLE_S)
             except queue.Empty:
                 self._keep()
                 continue
+            with self._stopping:
+                if number > self._n_stopped:
+                    self._abort.clear()
             if isinstance(command, m.Shutdown):
                 self._unload()
                 return
@@ -104,16 +112,25 @@ class Worker:
                 command: m.Command = self._connection.recv()
             except (EOFError, OSError):
                 os._exit(0)  # from a thread, at once: the main thread may be deep in a decode
-            if isinstance(command, m.Stop):
-                self._abort.set()
-            elif isinstance(command, m.CountTokens):
-                self._guarded(command)
-            else:
-                if isinstance(command, m.Shutdown):
-                    self._abort.set()
-                elif not isinstance(command, m.GrowAnswer):
-                    self._abort.clear()  # here and not at the start of the work: a Stop sent after it must not be lost
-                self._inbox.put(command)
+            match command:
+                case m.Stop():
+                    self._stop()
+                case m.CountTokens():
+                    self._guarded(command)
+                case m.GrowAnswer():
+                    self._answers.put(command)
+                case _:
+                    if isinstance(command, m.Shutdown):
+                        self._stop()
+                    self._n_received += 1
+                    self._inbox.put((self._n_received, command))
+
+    def _stop(self) -> None:
+        """End all that was received so far: what is under way at its next look at the flag, what waits at its first.
+        What comes after it takes the flag down when its turn comes."""
+        with self._stopping:
+            self._n_stopped = self._n_received
+            self._abort.set()
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -166,7 +183,7 @@ class Worker:
                 self._unload()
                 self._send(m.Unloaded())
             case _:
-                pass  # a GrowAnswer that nobody waits for any more
+                raise EngineError(f"{type(command).__name__} is no command.")
 
     def _load(self, command: m.Load) -> None:
         from kvdesk.backend.llama import library
@@ -176,6 +193,8 @@ class Worker:
         from kvdesk.backend.llama.session import Session
         from kvdesk.backend.model_file import read_model_file
 
+        if self._abort.is_set():
+            raise LoadCancelled("The load was cancelled.")  # before what is loaded is let go
         started = time.monotonic()
         file = read_model_file(Path(command.path))
         file.check_loadable()
@@ -262,19 +281,13 @@ class Worker:
     def _ask_growth(self, at_tokens: int, from_cells: int, to_cells: int, failed: str) -> m.GrowAnswer:
         """Ask the app whether the context may grow and wait for its word; a stop is a no."""
         session, _ = self._ready()
+        while not self._answers.empty():
+            self._answers.get()  # nobody waits for it any more
         self._send(m.GrowWanted(self._request_id, at_tokens, from_cells, to_cells, session.settings, failed))
-        while True:
-            try:
-                answer = self._inbox.get(timeout=0.05)
-            except queue.Empty:
-                if self._abort.is_set():
-                    return m.GrowAnswer("stop")
-                continue
-            if isinstance(answer, m.GrowAnswer):
-                return answer
-            self._inbox.put(answer)
-            if isinstance(answer, m.Shutdown):
-                return m.GrowAnswer("stop")
+        while not self._abort.is_set():
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=0.05)
+        return m.GrowAnswer("stop")
 
 
 def _is_short(margin_bytes: int) -> bool:

@@ -73,6 +73,7 @@ class EngineController(QObject):
         self.settings = EngineSettings()
         """What is loaded, or being loaded, with."""
         self.context: m.ContextFacts | None = None
+        self._facts: m.ModelFacts | None = None
         self.devices: tuple[m.Device, ...] = ()
         self._waiting: tuple[ModelFile, EngineSettings] | None = None
         self._options: tuple[EngineSettings, ...] = ()
@@ -142,7 +143,7 @@ class EngineController(QObject):
     def _load(self, file: ModelFile, settings: EngineSettings) -> None:
         self._waiting = None
         self._plans.end_waiting()
-        self._before = (self.file, self.settings) if self._engine.state is EngineState.READY else None
+        self._before = (self.file, self.settings) if self.context else None
         self._follow(file, settings)
         self._bar.show_model(file.name, str(file.path))
         if settings.model.rpc_servers:
@@ -152,9 +153,14 @@ class EngineController(QObject):
             self.tr("Loading {0}").format(file.name),
             {"model": file.name, "path": str(file.path), "settings": settings.to_dict()},
         )
-        if self.context is None:
-            self.model_gone.emit(self.tr("The model is being loaded."))
+        self.model_gone.emit(self.tr("The model is being loaded."))
+        self._end_reply()
         self._engine.load(file.path, settings)
+
+    def _end_reply(self) -> None:
+        """What is wanted now shall not wait for the end of a reply; the chat keeps what is written of it."""
+        if self._engine.state is EngineState.GENERATING:
+            self._engine.stop()
 
     def reload(self, n_ctx: int | None = None) -> None:
         """Load again what was loaded, perhaps with another context length."""
@@ -167,6 +173,7 @@ class EngineController(QObject):
 
     def eject(self) -> None:
         """Unload the model; the process stays."""
+        self._end_reply()
         self._engine.send(m.Unload())
 
     # --- settings -------------------------------------------------------------------------------------------------
@@ -242,6 +249,7 @@ class EngineController(QObject):
                 pass
 
     def _on_loaded(self, event: m.Loaded) -> None:
+        self._facts = event.model
         self._plans.expect_comparison()
         self._set_context(event.context)
         self._panel.show_settings(self.settings)
@@ -342,6 +350,8 @@ class EngineController(QObject):
             self._panel.show_model(self.file)
             self._panel.show_settings(self.settings)
             self._plans.price_in_force()
+            if self._facts and self.context:
+                self.model_ready.emit(self._facts, self.context)
         self._before = None
         self.noticed.emit(event.sentence, "note" if event.kind == "LoadCancelled" else "error")
         self.happened.emit("cancel" if event.kind == "LoadCancelled" else "warning", event.sentence, {})

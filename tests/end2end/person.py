@@ -65,7 +65,7 @@ class Person:
 
     def wait_until_ready(self) -> None:
         """Until a model is loaded and the composer says nothing against sending."""
-        self.wait_until(lambda: self.app.engine.state is EngineState.READY and self.app.chat._can_send)
+        self.wait_until(lambda: self.app.engine.state is EngineState.READY and self.can_send)
 
     def wait_for_notice(self, *words: str) -> str:
         """Until a notice has all of ``words``; returns it."""
@@ -87,6 +87,11 @@ class Person:
         """Type into the composer."""
         self.field.setFocus()
         QTest.keyClicks(self.field, text)
+
+    @property
+    def can_send(self) -> bool:
+        """Whether a message would be answered now."""
+        return self.app.chat._can_send
 
     def send(self, text: str) -> None:
         """Type and press Enter."""

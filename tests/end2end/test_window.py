@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -14,6 +15,7 @@ from PySide6.QtTest import QTest
 
 from kvdesk.backend import session_log
 from kvdesk.backend.engine import EngineState
+from kvdesk.backend.model_file import read_model_file
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
 from kvdesk.ui.field_editor import NOTE_ROLE
 from tests.end2end.conftest import StartApp
@@ -104,6 +106,34 @@ def test_an_edit_while_a_reply_runs_ends_it_and_loses_nothing(start_app: StartAp
     person.footers[0].versions.previous_button.click()
     assert person.messages[0] == "tell me all"
     assert person.messages[1]
+
+
+def test_another_model_is_opened_at_once_also_while_a_reply_runs(start_app: StartApp, slow: Path, tiny: Path) -> None:
+    person = start_app(slow, context=WIDE, sampling=ENDLESS)
+    person.send("tell me all")
+    person.wait_for_text()
+    person.app.models.open(tiny)
+    person.wait_until(lambda: person.app.models.file and person.app.models.file.path == tiny and person.can_send)
+    assert "stopped" in person.footers[-1].stats_label.full_text
+    assert person.messages[1]
+    person.app.models.eject()
+    person.wait_until(lambda: not person.can_send)
+    person.send("nobody answers")
+    assert person.field.toPlainText() == "nobody answers"
+    person.app.models.open(slow.with_name("missing.gguf"))
+    person.app.models.open(slow)
+    person.wait_until_ready()
+
+
+def test_a_load_that_fails_leaves_the_model_usable(start_app: StartApp, tiny: Path, tmp_path: Path) -> None:
+    person = start_app(tiny)
+    gone = read_model_file(Path(shutil.copy(tiny, tmp_path / "gone.gguf")))
+    gone.path.unlink()
+    person.app.models._load(gone, person.app.models.settings)
+    assert not person.can_send
+    person.wait_until(lambda: person.said("gone.gguf"))
+    assert person.app.models.file.path == tiny
+    assert person.ask("still there?")
 
 
 def test_what_is_typed_is_there_after_a_restart(start_app: StartApp, tiny: Path) -> None:

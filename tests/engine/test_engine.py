@@ -14,8 +14,8 @@ import pytest
 
 from kvdesk.backend import messages as m
 from kvdesk.backend.engine import Died, EngineState, StateChanged
-from kvdesk.backend.settings import ContextSettings, SamplingSettings
-from tests.engine.harness import GREEDY, Desk
+from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
+from tests.engine.harness import GREEDY, SAFE, Desk
 from tests.tiny_models import write_tiny
 
 FAMILIES = ("llama", "gemma3", "mamba", "lfm2", "qwen3moe")
@@ -121,6 +121,81 @@ def test_a_stop_while_writing_ends_the_reply_and_the_next_one_is_sound(desk: Des
     desk.engine.stop()
     assert desk.until(m.TurnFinished).stats.stop_reason is m.StopReason.CANCELLED
     assert desk.answer("hello there")[0] == expected
+
+
+ENDLESS = SamplingSettings(temperature=0.0, max_tokens=0)
+ROOMY = ContextSettings(n_ctx=16_384, n_threads=1, allocation="reserve")
+
+
+def test_a_stop_is_not_lost_to_what_is_asked_right_after_it(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ROOMY)
+    expected, _ = desk.answer("hello there")
+    for _ in range(5):
+        desk.ask("tell me everything", sampling=ENDLESS)
+        desk.until(m.TextGenerated)
+        desk.engine.stop()
+        second = desk.ask("hello there")
+        assert desk.until(m.TurnFinished).stats.stop_reason is m.StopReason.CANCELLED
+        before = len(desk.seen)
+        finished = desk.until(m.TurnFinished)
+        assert (finished.request_id, finished.stats.stop_reason) == (second, m.StopReason.LENGTH)
+        assert "".join(e.text for e in desk.seen[before:] if isinstance(e, m.TextGenerated)) == expected
+
+
+def test_a_second_reply_that_waited_can_be_stopped_as_well(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ROOMY)
+    desk.ask("tell me everything", sampling=ENDLESS)
+    desk.until(m.TextGenerated)
+    desk.engine.stop()
+    second = desk.ask("tell me more", sampling=ENDLESS)
+    desk.until(m.TurnFinished)
+    while desk.until(m.TextGenerated).request_id != second:
+        pass
+    assert desk.engine.state is EngineState.GENERATING
+    desk.engine.stop()
+    finished = desk.until(m.TurnFinished)
+    assert (finished.request_id, finished.stats.stop_reason) == (second, m.StopReason.CANCELLED)
+    assert desk.engine.state is EngineState.READY
+
+
+def test_a_stop_ends_what_waits_as_well_and_keeps_what_is_loaded(desk: Desk, tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path)
+    desk.load(path, ROOMY)
+    desk.ask("tell me everything", sampling=ENDLESS)
+    desk.until(m.TextGenerated)
+    desk.engine.load(path, EngineSettings(SAFE, ROOMY))
+    desk.engine.stop()
+    assert desk.until(m.TurnFinished).stats.stop_reason is m.StopReason.CANCELLED
+    failed = desk.until(m.Failed)
+    assert (failed.kind, failed.model_kept) == ("LoadCancelled", True)
+    assert desk.engine.state is EngineState.READY
+    assert desk.answer("hello there")[0]
+
+
+def test_a_load_behind_a_reply_is_loading_until_it_is_loaded(desk: Desk, tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path)
+    desk.load(path, ROOMY)
+    desk.ask("tell me everything", sampling=ENDLESS)
+    desk.until(m.TextGenerated)
+    before = len(desk.seen)
+    desk.engine.stop()
+    desk.engine.load(path, EngineSettings(SAFE, ROOMY))
+    desk.until(m.Loaded)
+    states = [event.now.value for event in desk.seen[before:] if isinstance(event, StateChanged)]
+    assert states == ["loading", "warming", "ready"]
+
+
+def test_a_stop_ends_the_wait_for_growth_whatever_else_waits(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=2048, initial_ctx=256))
+    desk.ask("hello", sampling=ENDLESS)
+    desk.until(m.GrowWanted)
+    second = desk.ask("hello there")
+    desk.engine.stop()
+    third = desk.ask("hello there")
+    finished = [desk.until(m.TurnFinished) for _ in range(3)]
+    assert [one.request_id for one in finished[1:]] == [second, third]
+    reasons = [one.stats.stop_reason for one in finished]
+    assert reasons == [m.StopReason.CANCELLED, m.StopReason.CANCELLED, m.StopReason.LENGTH]
 
 
 def test_a_reply_without_limit_ends_at_the_context_length(desk: Desk, tmp_path: Path) -> None:
@@ -260,8 +335,6 @@ def test_a_failed_load_leaves_the_model_before_usable(desk: Desk, tmp_path: Path
 
 
 def desk_settings():
-    from kvdesk.backend.settings import EngineSettings
-    from tests.engine.harness import SAFE
 
     return EngineSettings(SAFE, ContextSettings(n_threads=1, n_ctx=512))
 

@@ -130,7 +130,8 @@ class Turn:
         except Cancelled:
             prompt_s, reason = time.monotonic() - prompt_started, StopReason.CANCELLED
         except ContextFull:
-            prompt_s, reason = time.monotonic() - prompt_started, StopReason.CONTEXT_FULL
+            prompt_s = time.monotonic() - prompt_started
+            reason = StopReason.CANCELLED if session.abort.is_set() else StopReason.CONTEXT_FULL
         self._flush()
         self._note_text(tokens)
         session.note_known()
