@@ -11,9 +11,10 @@ from kvdesk.backend import messages as m
 from kvdesk.backend import planner as p
 from kvdesk.backend.engine import Died, Engine, EngineEvent
 from kvdesk.backend.plan import Curve
+from kvdesk.ui.curve_prices import Cells, priced_choice
 from kvdesk.ui.engine_controller import EngineController
 from kvdesk.ui.numbers import format_bytes, format_tokens
-from kvdesk.ui.options_card import OptionsCard, PricedChoice
+from kvdesk.ui.options_card import OptionsCard
 
 CONVERT_TO = ("q8_0", "q4_0")
 
@@ -86,56 +87,30 @@ class GrowthController(QObject):
         if not wanted:
             return
         types = (wanted.settings.type_k, wanted.settings.type_v)
+        now, grown = Cells(wanted.from_cells, *types), Cells(wanted.to_cells, *types)
         context = self._models.context
         at_limit = context is not None and wanted.from_cells >= context.n_ctx_limit
-        choices: list[PricedChoice] = []
+        ways: list[tuple[str, str, Cells]] = []
         if at_limit and wanted.to_cells > wanted.from_cells:
-            longer = self.tr("Context Length {0}").format(format_tokens(wanted.to_cells))
-            choices.append(self._priced("grow", longer, types, wanted.to_cells))
+            ways.append(("grow", self.tr("Context Length {0}").format(format_tokens(wanted.to_cells)), grown))
         elif not at_limit:
-            choices.append(self._priced("grow", self.tr("Grow anyway"), types, wanted.to_cells, is_risky=True))
+            ways.append(("grow", self.tr("Grow anyway"), grown))
         if wanted.settings.flash_attn != "off" and not at_limit:
-            choices += [
-                self._priced(
-                    f"convert {kind}", self.tr("KV cache to {0}, then grow").format(kind), (kind, kind), wanted.to_cells
-                )
+            convert = self.tr("KV cache to {0}, then grow")
+            ways += [
+                (f"convert {kind}", convert.format(kind), Cells(wanted.to_cells, kind, kind))
                 for kind in CONVERT_TO
                 if kind not in types
             ]
-        trim = self.tr("Forget the oldest half and go on")
-        choices += [
-            self._priced("trim", trim, types, wanted.from_cells),
-            self._priced("stop", self.tr("Stop here"), types, wanted.from_cells),
+        ways.append(("trim", self.tr("Forget the oldest half and go on"), now))
+        ways.append(("stop", self.tr("Stop here"), now))
+        choices = [
+            priced_choice(self._curves, key, label, now, then, is_risky=key == "grow" and not at_limit)
+            for key, label, then in ways
         ]
         title = self.tr("The reply waits: the context is full at {0} tokens").format(format_tokens(wanted.from_cells))
         self._card.show_choices(title, why, choices, can_dismiss=False)
         self.happened.emit("overflow", why, {"at_tokens": wanted.at_tokens})
-
-    def _priced(
-        self, key: str, label: str, types: tuple[str, str], cells: int, *, is_risky: bool = False
-    ) -> PricedChoice:
-        """A choice that leads to ``cells`` of ``types``, priced by the planner's curve where it has one."""
-        wanted = self._wanted
-        curve = next((c for c in self._curves if (c.type_k, c.type_v) == types), None)
-        now = next(
-            (
-                c
-                for c in self._curves
-                if wanted and (c.type_k, c.type_v) == (wanted.settings.type_k, wanted.settings.type_v)
-            ),
-            None,
-        )
-        then = curve.at(cells) if curve else None
-        before = now.at(wanted.from_cells) if now and wanted else None
-        line = curve.oom_line_bytes if curve else None
-        return PricedChoice(
-            key,
-            label,
-            then.total_bytes if then else None,
-            then.total_bytes - before.total_bytes if then and before else None,
-            then.device_bytes <= line if then and line is not None else None,
-            is_risky=is_risky,
-        )
 
     def _on_choice_taken(self, key: str) -> None:
         if self._wanted:

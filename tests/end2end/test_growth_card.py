@@ -78,3 +78,21 @@ def test_at_the_context_length_the_reply_waits_for_a_longer_one(start_app: Start
     assert person.app.models.context
     assert person.app.models.context.n_ctx_limit == 512
     assert person.app.models.settings.context.n_ctx == 512
+
+
+def test_before_sending_the_composer_says_that_growing_does_not_fit(start_app: StartApp, tmp_path: Path) -> None:
+    person = start_app(write_tiny("llama", tmp_path), context=SMALL, sampling=LONG)
+    warning = person.window.composer.warning
+    person.type("word " * 60)
+    person.wait_until(lambda: person.window.composer._draft_tokens)
+    assert not warning.isVisible()
+    person.window.settings_panel.margin_chosen.emit(TOO_MUCH)
+    person.wait_until(warning.isVisible)
+    assert "has to grow to" in warning.sentence
+    assert set(warning.buttons) == {"type_kv q8_0", "type_kv q4_0", "forget"}
+    QTest.mouseClick(warning.buttons["type_kv q8_0"], Qt.MouseButton.LeftButton)
+    person.wait_until(lambda: person.app.models.context.settings.type_k == "q8_0" and warning.isVisible())
+    assert set(warning.buttons) == {"type_kv q4_0", "forget"}
+    person.window.settings_panel.margin_chosen.emit(0)
+    person.wait_until(lambda: not warning.isVisible())
+    assert "word word" in person.field.toPlainText()
