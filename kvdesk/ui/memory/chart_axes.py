@@ -103,7 +103,7 @@ class ClockAxis(_Axis):
 class TokensAxis(_Axis):
     """Context lengths: 0, 8k, 16k, ..."""
 
-    spacing_px = 56
+    spacing_px = 72
 
     def __init__(self) -> None:
         super().__init__("bottom")
