@@ -58,10 +58,12 @@ class StoreThread:
     def _run(self) -> None:
         try:
             store = ConversationStore(self._path)
-        except StoreError as error:
-            _log.warning("no conversations: %s", error)
+        except Exception as error:  # noqa: BLE001 (else nobody would be answered, and what waits for it never start)
+            _log.warning("no conversations", exc_info=error)
+            known = isinstance(error, StoreError)
+            answer = error if known else StoreError(f"The conversations in {self._path} cannot be opened: {error}.")
             while (job := self._jobs.get()) is not None:
-                _tell(job[1], error)
+                _tell(job[1], answer)
             return
         with store:
             while (job := self._jobs.get()) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import queue
 import sqlite3
 import subprocess
 import sys
@@ -531,4 +532,18 @@ def test_a_database_that_cannot_be_opened_answers_every_job_with_why(path):
     thread = StoreThread(path)
     for _ in range(2):
         assert "damaged" in str(ask(thread, lambda store: store.conversations()))
+    assert thread.close()
+
+
+def test_whatever_goes_wrong_in_opening_everybody_is_answered(path, monkeypatch):
+    def broken(*_):
+        raise ValueError("half a statement")
+
+    monkeypatch.setattr("kvdesk.backend.store.migrate", broken)
+    thread = StoreThread(path)
+    answers = queue.SimpleQueue()
+    thread.submit(lambda store: store.conversations(), answers.put)
+    answer = answers.get(timeout=10)
+    assert isinstance(answer, StoreError)
+    assert "half a statement" in str(answer)
     assert thread.close()
