@@ -306,7 +306,7 @@ def seed(app: App) -> str:
         for talk, messages in made:
             store.add_conversation(talk, messages)
 
-    app.chat.keep(work)
+    app.keeper.keep(work)
     return made[-1][0].id
 
 

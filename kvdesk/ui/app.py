@@ -12,7 +12,7 @@ from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from kvdesk import __version__, paths
-from kvdesk.backend import chat, chat_file, fallback, models, preferences, text_file
+from kvdesk.backend import chat, fallback, models, preferences, text_file
 from kvdesk.backend import messages as m
 from kvdesk.backend.calibration import Comparison
 from kvdesk.backend.engine import Engine, EngineEvent, FellBack, StateChanged
@@ -31,6 +31,7 @@ from kvdesk.ui.chat_controller import ChatController
 from kvdesk.ui.collector import Collector
 from kvdesk.ui.engine_controller import EngineController
 from kvdesk.ui.growth_controller import GrowthController
+from kvdesk.ui.keep_controller import KeepController
 from kvdesk.ui.limit_controller import LimitController
 from kvdesk.ui.log_controller import LogController
 from kvdesk.ui.memory_controller import MemoryController
@@ -90,16 +91,15 @@ class App(QObject):
 
     def _build_controllers(self) -> None:
         window = self.window
+        self.keeper = KeepController(self.store, self.bridge, window.conversation_list, self.snapshots.size_of, self)
         self.chat = ChatController(
             self.engine,
-            self.store,
-            self.bridge,
+            self.keeper,
             window.transcript,
             window.composer,
             window.conversation_list,
             window.sampling_panel,
             self._new_conversation,
-            self.snapshots.size_of,
             self,
         )
         self.plans = PlanController(self.planner, window.settings_panel, window.memory_dock, self)
@@ -135,7 +135,7 @@ class App(QObject):
         bridge.plan_event.connect(self.growth.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.plan_event.connect(self.limits.on_plan_event, Qt.ConnectionType.QueuedConnection)
         bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
-        for source in (self.chat, self.models, self.memory, self.logs, self.profiles):
+        for source in (self.keeper, self.chat, self.models, self.memory, self.logs, self.profiles):
             source.noticed.connect(self._on_noticed)
         self.models.happened.connect(self.memory.note)
         self.growth.happened.connect(self.memory.note)
@@ -184,11 +184,11 @@ class App(QObject):
         """Begin: sample memory, read the store, open ``model`` or else the starter."""
         self.monitor.start()
         self.window.memory_dock.build_soon()
-        self.chat.refresh_list()
+        self.keeper.refresh()
         if self._opening.state.conversation_id:
             self.chat.open(self._opening.state.conversation_id)
-        self.chat.keep(lambda store: store.purge_deleted(time.time() - DELETED_KEPT_S), self._drop_snapshots)
-        self.chat.keep(lambda store: store.model_memories(), self._on_memories_read)
+        self.keeper.keep(lambda store: store.purge_deleted(time.time() - DELETED_KEPT_S), self._drop_snapshots)
+        self.keeper.keep(lambda store: store.model_memories(), self._on_memories_read)
         # the store answers in order: what is said from here on stands below the conversation and is not swept away by it
         self.store.submit(_read_recent, self.bridge.here(lambda recent: self._after_store(recent, model)))
 
@@ -259,14 +259,14 @@ class App(QObject):
             store.remember_model_settings(path, memory)
             return _read_recent(store)
 
-        self.chat.keep(work, self._show_recent)
+        self.keeper.keep(work, self._show_recent)
 
     def _on_sampling_chosen(self, sampling: SamplingSettings) -> None:
         """New conversations with this model begin with it."""
         path, memory = self._model_path, ModelMemory(sampling=sampling)
         if path:
             self._remembered[path] = dataclasses.replace(self._remembered.get(path, memory), sampling=sampling)
-            self.chat.keep(lambda store: store.remember_model_settings(path, memory))
+            self.keeper.keep(lambda store: store.remember_model_settings(path, memory))
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -365,25 +365,14 @@ class App(QObject):
 
     def _on_import_requested(self) -> None:
         name, _ = QFileDialog.getOpenFileName(self.window, self.tr("Import a conversation"), "", "JSON (*.json)")
-        if not name:
-            return
-
-        def work(store: ConversationStore) -> str:
-            conversation, messages = chat_file.from_json(text_file.read_text(Path(name)))
-            store.add_conversation(conversation, messages)
-            return conversation.id
-
-        def shown(conversation_id: str) -> None:
-            self.chat.refresh_list()
-            self.chat.open(conversation_id)
-
-        self.chat.keep(work, shown)
+        if name:
+            self.keeper.import_file(Path(name))
 
     def _on_export_requested(self, conversation_id: str, kind: str) -> None:
         ending = "md" if kind == "markdown" else "json"
         name, _ = QFileDialog.getSaveFileName(self.window, self.tr("Export the conversation"), f"conversation.{ending}")
         if name:
-            self.chat.export(conversation_id, kind, Path(name))
+            self.keeper.export(conversation_id, kind, Path(name))
 
     # --- theme and preferences ----------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""Conversations on screen: opens, sends, streams, branches, keeps. Joins store, engine and the chat widgets. UI thread.
+"""Conversations on screen: opens, sends, streams, branches. Joins engine and the chat widgets. UI thread.
 
 What a message tree is, is backend/chat.py's; what a model does with it the engine's. Everything typed or generated goes
-to the store as it happens.
+to the store (keep_controller.py) as it happens.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from kvdesk.backend import chat, chat_file
+from kvdesk.backend import chat
 from kvdesk.backend import messages as m
 from kvdesk.backend.chat import Conversation, Message
 from kvdesk.backend.engine import Died, Engine, EngineEvent
 from kvdesk.backend.settings import SamplingSettings
 from kvdesk.backend.store import ConversationStore
-from kvdesk.backend.store_thread import StoreThread
-from kvdesk.ui.bridge import Bridge
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.chat.message_row import MessageRow
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
 from kvdesk.ui.chat.transcript import Transcript
+from kvdesk.ui.keep_controller import KeepController
 
 SAVE_MS = 1000
 """A reply being written is saved this often: what a killed app can lose of it."""
@@ -47,26 +45,22 @@ class ChatController(QObject):
     def __init__(
         self,
         engine: Engine,
-        store: StoreThread,
-        bridge: Bridge,
+        keeper: KeepController,
         transcript: Transcript,
         composer: Composer,
         conversation_list: ConversationList,
         sampling_panel: SamplingPanel,
         new_conversation: Callable[[], Conversation],
-        snapshot_size: Callable[[str], int],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
         self._engine = engine
-        self._store = store
-        self._bridge = bridge
+        self._keeper = keeper
         self._transcript = transcript
         self._composer = composer
         self._list = conversation_list
         self._sampling_panel = sampling_panel
         self._new_conversation = new_conversation
-        self._snapshot_size = snapshot_size
         self.conversation: Conversation = new_conversation()
         self._is_stored = False
         self._messages: dict[str, Message] = {}
@@ -77,7 +71,6 @@ class ChatController(QObject):
         self._requests = 0
         self._counted_id = 0
         self._history_tokens: int | None = None
-        self._query = ""
         self._model_name = ""
         self._can_send = False
         self._save_timer = QTimer(self)
@@ -96,46 +89,19 @@ class ChatController(QObject):
         self._composer.draft_changed.connect(self._on_draft_changed)
         self._list.conversation_chosen.connect(self.open)
         self._list.new_requested.connect(self.new)
-        self._list.search_changed.connect(self._on_search_changed)
-        self._list.rename_requested.connect(self._on_rename_requested)
-        self._list.delete_requested.connect(self._on_delete_requested)
-        self._list.undo_requested.connect(self._on_undo_requested)
+        self._keeper.renamed.connect(self._on_renamed)
+        self._keeper.deleted.connect(self._on_deleted)
+        self._keeper.restored.connect(self.open)
         self._sampling_panel.changed.connect(self._on_sampling_changed)
         self._sampling_panel.system_prompt_changed.connect(self._on_system_prompt_changed)
         self._sampling_panel.overflow_changed.connect(self.set_overflow)
 
     # --- the store ----------------------------------------------------------------------------------------------
 
-    def keep(self, work: Callable[[ConversationStore], Any], on_done: Callable[[Any], None] | None = None) -> None:
-        """Hand ``work`` to the store; its failure is said, its result goes to ``on_done`` here."""
-
-        def arrived(result: Any) -> None:
-            if isinstance(result, Exception):
-                self.noticed.emit(str(result), "error")
-            elif on_done:
-                on_done(result)
-
-        self._store.submit(work, self._bridge.here(arrived))
-
-    def refresh_list(self) -> None:
-        """Show the store's conversations."""
-        query, size_of = self._query, self._snapshot_size
-
-        def work(store: ConversationStore) -> list[chat.ConversationRow]:
-            return [
-                dataclasses.replace(row, snapshot_bytes=size_of(row.id) or None) for row in store.conversations(query)
-            ]
-
-        self.keep(work, self._list.show_conversations)
-
-    def _on_search_changed(self, query: str) -> None:
-        self._query = query
-        self.refresh_list()
-
     def _save_conversation(self, **changes: Any) -> None:
         self.conversation = conversation = dataclasses.replace(self.conversation, updated_s=time.time(), **changes)
         if self._is_stored:
-            self.keep(lambda store: store.save_conversation(conversation), lambda _: self.refresh_list())
+            self._keeper.keep_listed(lambda store: store.save_conversation(conversation))
         else:
             self._store_if_typed()
 
@@ -144,7 +110,7 @@ class ChatController(QObject):
         conversation = self.conversation
         if conversation.draft.strip() or conversation.system_prompt.strip() != self._new_conversation().system_prompt:
             self._is_stored = True
-            self.keep(lambda store: store.add_conversation(conversation), lambda _: self.refresh_list())
+            self._keeper.keep_listed(lambda store: store.add_conversation(conversation))
             self._list.show_current(conversation.id)
 
     def _keep_draft(self) -> None:
@@ -155,9 +121,9 @@ class ChatController(QObject):
         if not self._is_stored:
             self._store_if_typed()
         elif conversation.title:
-            self.keep(lambda store: store.save_draft(conversation.id, draft))
+            self._keeper.keep(lambda store: store.save_draft(conversation.id, draft))
         else:
-            self.keep(lambda store: store.save_draft(conversation.id, draft), lambda _: self.refresh_list())
+            self._keeper.keep_listed(lambda store: store.save_draft(conversation.id, draft))
 
     def _add(self, message: Message) -> None:
         """Put a message at the end of the open branch and keep it."""
@@ -176,12 +142,12 @@ class ChatController(QObject):
             store.add_message(conversation.id, message)
             store.save_conversation(conversation)
 
-        self.keep(work, lambda _: self.refresh_list())
+        self._keeper.keep_listed(work)
 
     def _update(self, message: Message) -> None:
         self._messages[message.id] = message
         self._path = tuple(message if one.id == message.id else one for one in self._path)
-        self.keep(lambda store: store.update_message(message))
+        self._keeper.keep(lambda store: store.update_message(message))
 
     def keep_all(self) -> None:
         """The app ends: what is typed, and what was written of a reply, is kept."""
@@ -213,7 +179,7 @@ class ChatController(QObject):
         def work(store: ConversationStore) -> tuple[Conversation, tuple[Message, ...]]:
             return store.conversation(conversation_id), store.messages(conversation_id)
 
-        self.keep(work, self._on_read)
+        self._keeper.keep(work, self._on_read)
 
     def _on_read(self, read: tuple[Conversation, tuple[Message, ...]]) -> None:
         self._leave()
@@ -226,7 +192,7 @@ class ChatController(QObject):
         self._keep_draft()
         conversation_id = self.conversation.id
         if self._is_stored and not self._messages:
-            self.keep(lambda store: store.remove_if_empty(conversation_id), lambda _: self.refresh_list())
+            self._keeper.keep_listed(lambda store: store.remove_if_empty(conversation_id))
 
     def _show(self, conversation: Conversation, messages: tuple[Message, ...], *, is_stored: bool) -> None:
         self.conversation = conversation
@@ -257,30 +223,13 @@ class ChatController(QObject):
             n_versions=len(versions),
         )
 
-    def _on_rename_requested(self, conversation_id: str, title: str) -> None:
+    def _on_renamed(self, conversation_id: str, title: str) -> None:
         if conversation_id == self.conversation.id:
             self.conversation = dataclasses.replace(self.conversation, title=title)
-        self.keep(lambda store: store.rename(conversation_id, title), lambda _: self.refresh_list())
 
-    def _on_delete_requested(self, conversation_id: str) -> None:
-        self.keep(lambda store: store.delete(conversation_id, time.time()), lambda _: self.refresh_list())
+    def _on_deleted(self, conversation_id: str) -> None:
         if conversation_id == self.conversation.id:
             self.new()
-
-    def _on_undo_requested(self, conversation_id: str) -> None:
-        self.keep(lambda store: store.undelete(conversation_id), lambda _: self.refresh_list())
-        self.open(conversation_id)
-
-    def export(self, conversation_id: str, kind: str, path: Path) -> None:
-        """Write a conversation to ``path`` as "markdown" or "json"."""
-
-        def work(store: ConversationStore) -> Path:
-            conversation, messages = store.conversation(conversation_id), store.messages(conversation_id)
-            make = chat_file.to_markdown if kind == "markdown" else chat_file.to_json
-            path.write_text(make(conversation, messages), encoding="utf-8")
-            return path
-
-        self.keep(work, lambda _: self.noticed.emit(self.tr("Exported to {0}").format(path), "note"))
 
     # --- settings of the conversation ----------------------------------------------------------------------------
 
