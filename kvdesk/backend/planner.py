@@ -153,9 +153,9 @@ class Planner:
         """What the OOM line keeps free, from the next question on."""
         self._margin_bytes = margin_bytes
 
-    def plan(self, path: Path, settings: EngineSettings) -> int:
+    def plan(self, path: Path, settings: EngineSettings, purpose: str = "") -> int:
         """Price ``settings`` for the model at ``path``, with the longest context that fits and, when it does not fit,
-        priced options: PlanReady."""
+        priced options: PlanReady. Only the newest question of each ``purpose`` is sure of an answer."""
 
         def answer(pricer: Pricer, request_id: int, path: Path) -> PlanEvent:
             readings = self._read_domains()
@@ -164,7 +164,7 @@ class Planner:
             full = pricer.plan(settings, readings, with_options=True)
             return PlanReady(request_id, path, pricer.model, full, is_final=True)
 
-        return self._ask("plan", path, answer)
+        return self._ask(f"plan {purpose}", path, answer)
 
     def curve(
         self, path: Path, settings: EngineSettings, types: Sequence[tuple[str, str]], points: int = CURVE_POINTS

@@ -77,7 +77,7 @@ class PlanController(QObject):
     def price_load(self, file: ModelFile, settings: EngineSettings) -> None:
         """Ask what loading would cost: ``load_priced`` or ``unreadable``. Until ``end_waiting`` edits are priced for it."""
         self._waiting = file
-        self._load_id = self._planner.plan(file.path, settings)
+        self._load_id = self._planner.plan(file.path, settings, "load")
 
     def end_waiting(self) -> None:
         """What waited is loaded now, or given up."""
@@ -105,7 +105,8 @@ class PlanController(QObject):
         n_ctx = self._settings.context.n_ctx or (self._file.n_ctx_train if self._file else 0)
         if self._file and n_ctx >= 2 * SHORTEST_OFFERED:
             context = replace(self._settings.context, n_ctx=n_ctx // 2)
-            self._smaller_id = self._planner.plan(self._file.path, replace(self._settings, context=context))
+            smaller = replace(self._settings, context=context)
+            self._smaller_id = self._planner.plan(self._file.path, smaller, "smaller")
 
     def expect_comparison(self) -> None:
         """A context was made: its first reply will tell what was predicted well."""

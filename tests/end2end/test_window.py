@@ -125,6 +125,13 @@ def test_another_model_is_opened_at_once_also_while_a_reply_runs(start_app: Star
     person.wait_until_ready()
 
 
+def test_an_edit_does_not_keep_a_model_from_being_opened(start_app: StartApp, tiny: Path, slow: Path) -> None:
+    person = start_app(tiny)
+    person.app.models._on_header_read(read_model_file(slow))
+    person.window.settings_panel.edit_n_ctx(1024)
+    person.wait_until(lambda: person.app.models.file.path == slow and person.can_send)
+
+
 def test_a_load_that_fails_leaves_the_model_usable(start_app: StartApp, tiny: Path, tmp_path: Path) -> None:
     person = start_app(tiny)
     gone = read_model_file(Path(shutil.copy(tiny, tmp_path / "gone.gguf")))

@@ -131,6 +131,13 @@ def test_capacity_growth_and_sizes(desk: Desk, path: Path) -> None:
     assert table[8192]["q8_0"] == (table[8192]["f16"] or 0) * 17 // 32
 
 
+def test_a_question_that_a_load_waits_for_is_answered_whatever_is_edited_meanwhile(desk: Desk, path: Path) -> None:
+    waits = desk.planner.plan(path, SETTINGS, "load")
+    for n_ctx in (512, 1024, 2048):
+        desk.planner.plan(path, replace(SETTINGS, context=replace(SETTINGS.context, n_ctx=n_ctx)))
+    assert final(desk, waits).plan.settings == SETTINGS
+
+
 def test_choices_cost_what_their_plan_costs_more(desk: Desk, path: Path) -> None:
     asked = desk.planner.choices(path, SETTINGS, {"type_k": ("f16", "q8_0"), "flash_attn": ("auto", "off")})
     deltas = desk.until(ChoicesReady, asked).delta_bytes
