@@ -75,6 +75,7 @@ class EngineController(QObject):
         self.context: m.ContextFacts | None = None
         self._facts: m.ModelFacts | None = None
         self.devices: tuple[m.Device, ...] = ()
+        self._wanted: Path | None = None
         self._waiting: tuple[ModelFile, EngineSettings] | None = None
         self._options: tuple[EngineSettings, ...] = ()
         self._undo: tuple[ModelFile, EngineSettings] | None = None
@@ -100,13 +101,14 @@ class EngineController(QObject):
 
     def open(self, path: Path) -> None:
         """Read the header of ``path``, price it, and load it if it fits or is clearly small; else ask."""
-        self._bridge.in_background(lambda: read_model_file(path), self._on_header_read)
+        self._wanted = path
+        self._bridge.in_background(lambda: read_model_file(path), lambda read: self._on_header_read(path, read))
 
-    def _on_header_read(self, read: ModelFile | Exception) -> None:
+    def _on_header_read(self, path: Path, read: ModelFile | Exception) -> None:
         if isinstance(read, Exception):
             self.noticed.emit(str(read), "error")
-            return
-        self._ask_to_load(read, self._settings_for(read))
+        elif path == self._wanted:  # else another was chosen while this one's disk was slow
+            self._ask_to_load(read, self._settings_for(read))
 
     def _ask_to_load(self, file: ModelFile, settings: EngineSettings) -> None:
         """Price ``file`` with ``settings``; the answer decides."""

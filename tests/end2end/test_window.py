@@ -127,9 +127,19 @@ def test_another_model_is_opened_at_once_also_while_a_reply_runs(start_app: Star
 
 def test_an_edit_does_not_keep_a_model_from_being_opened(start_app: StartApp, tiny: Path, slow: Path) -> None:
     person = start_app(tiny)
-    person.app.models._on_header_read(read_model_file(slow))
+    person.app.models._ask_to_load(read_model_file(slow), person.app.models.settings)
     person.window.settings_panel.edit_n_ctx(1024)
     person.wait_until(lambda: person.app.models.file.path == slow and person.can_send)
+
+
+def test_of_two_models_opened_the_last_stays(start_app: StartApp, tiny: Path, slow: Path) -> None:
+    person = start_app(tiny)
+    person.app.models.open(slow)
+    person.app.models.open(tiny)
+    person.app.models._on_header_read(slow, read_model_file(slow))  # its disk was slow
+    person.wait_until(lambda: person.app.models.context is None or not person.can_send)
+    person.wait_until_ready()
+    assert person.app.models.file.path == tiny
 
 
 def test_a_load_that_fails_leaves_the_model_usable(start_app: StartApp, tiny: Path, tmp_path: Path) -> None:
