@@ -201,8 +201,8 @@ class PlanController(QObject):
             self._panel.show_choice_prices(field, prices)
 
     def _on_compared(self, event: p.Compared) -> None:
-        if self._full_plan:
-            self._dock.show_comparison(self._full_plan, event.comparison, self._planner.history)
+        if self._full_plan and self._file and self._file.path == event.path:
+            self._dock.show_comparison(self._full_plan, self._file, event.comparison, self._planner.history)
         if self._is_comparison_due:
             self._is_comparison_due = False
             self.compared.emit(event.comparison)

@@ -132,6 +132,19 @@ def test_an_edit_does_not_keep_a_model_from_being_opened(start_app: StartApp, ti
     person.wait_until(lambda: person.app.models.file.path == slow and person.can_send)
 
 
+def test_models_with_and_without_a_window_can_follow_each_other(
+    start_app: StartApp, tiny: Path, tmp_path: Path
+) -> None:
+    windowed = write_tiny("gemma3", tmp_path)
+    person = start_app(windowed)
+    table = person.window.memory_dock._table
+    for path in (tiny, windowed, tiny):
+        person.ask("hello")
+        person.wait_until(lambda: table._loaded_of_model)
+        person.app.models.open(path)
+        person.wait_until(lambda path=path: person.app._model_path == str(path) and person.can_send)
+
+
 def test_of_two_models_opened_the_last_stays(start_app: StartApp, tiny: Path, slow: Path) -> None:
     person = start_app(tiny)
     person.app.models.open(slow)

@@ -90,7 +90,7 @@ def test_what_is_gone_is_not_named_any_more(dock):
 
 def test_unloading_empties_what_spoke_of_the_context(dock):
     dock.show_context(pictures.context())
-    dock.show_comparison(pictures.plan(4096), pictures.comparison(), [pictures.comparison()])
+    dock.show_comparison(pictures.plan(4096), pictures.model(), pictures.comparison(), [pictures.comparison()])
     dock.show_context(None)
     dock.show_plan(None, None, is_applied=False)
     assert "no context" in texts(dock.findChild(KvGauge))
@@ -100,7 +100,7 @@ def test_unloading_empties_what_spoke_of_the_context(dock):
 
 def test_predicted_against_measured_is_shown_after_a_load(dock):
     dock.show_plan(pictures.plan(), pictures.model(), is_applied=True)
-    dock.show_comparison(pictures.plan(4096), pictures.comparison())
+    dock.show_comparison(pictures.plan(4096), pictures.model(), pictures.comparison())
     assert "Resident\t2.4 GiB\t2.4 GiB\t+78 MiB" in dock.findChild(PlanTable).as_text()
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QTreeWidget
 
-from kvdesk.ui.memory.plan_table import PlanTable
+from kvdesk.ui.memory.plan_table import Loaded, PlanTable
 from kvdesk.ui.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
@@ -71,7 +72,7 @@ def test_unknown_terms_are_written_as_unknown(table):
 
 def test_after_a_load_predicted_actual_and_error_stand_side_by_side(table):
     table.show_plan(pictures.plan())
-    table.show_loaded(pictures.plan(4096), pictures.comparison())
+    table.show_loaded(Loaded(pictures.plan(4096), pictures.model(), pictures.comparison()))
     rows = lines(table)
     assert rows[0] == ["Component", "Predicted", "Actual", "Error"]
     assert ["KV cache", "384 MiB", "384 MiB", "0"] in rows
@@ -81,15 +82,26 @@ def test_after_a_load_predicted_actual_and_error_stand_side_by_side(table):
     assert rows[0] == ["Component", "Predicted", "vs. loaded"]
     assert ["KV cache", "3.0 GiB", "+2.6 GiB"] in rows
     assert ["Compute", "220 MiB", "0"] in rows
-    table.show_loaded(None, None)
+    table.show_loaded(None)
     assert lines(table)[0] == ["Component", "Predicted"]
+
+
+def test_while_another_model_is_looked_at_nothing_is_said_of_the_loaded_one(table):
+    other = replace(pictures.model(), path=Path("other.gguf"), sliding_window=None)
+    table.show_plan(pictures.plan(), pictures.model())
+    table.show_loaded(Loaded(pictures.plan(4096), pictures.model(), pictures.comparison()))
+    table.show_plan(pictures.plan(), other)
+    assert lines(table)[0] == ["Component", "Predicted"]
+    assert not table._views["loaded"].isEnabled()
+    table.show_plan(pictures.plan(), pictures.model())
+    assert lines(table)[0] == ["Component", "Predicted", "Actual", "Error"]
 
 
 def test_a_choice_of_view_survives_the_next_load(table):
     table.show_plan(pictures.plan())
-    table.show_loaded(pictures.plan(4096), pictures.comparison())
+    table.show_loaded(Loaded(pictures.plan(4096), pictures.model(), pictures.comparison()))
     table.choose_view("set")
-    table.show_loaded(pictures.plan(8192), pictures.comparison(8192))
+    table.show_loaded(Loaded(pictures.plan(8192), pictures.model(), pictures.comparison(8192)))
     assert lines(table)[0][-1] == "vs. loaded"
 
 

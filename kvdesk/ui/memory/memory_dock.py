@@ -17,7 +17,7 @@ from kvdesk.ui.memory.context_curve import ContextCurve
 from kvdesk.ui.memory.explain_view import ExplainView
 from kvdesk.ui.memory.gauges import KvGauge
 from kvdesk.ui.memory.live_chart import LiveChart
-from kvdesk.ui.memory.plan_table import PlanTable
+from kvdesk.ui.memory.plan_table import Loaded, PlanTable
 from kvdesk.ui.memory.plot_import import PlotImport
 from kvdesk.ui.scroll_column import ScrollColumn
 from kvdesk.ui.theme import Theme, set_role
@@ -90,7 +90,7 @@ class MemoryDock(QWidget):
         self._is_loading = False
         self._show_buffers()
         if context is None:
-            self._table.show_loaded(None, None)
+            self._table.show_loaded(None)
         self.show_kv(context.kv if context else None)
 
     def show_loading(self) -> None:
@@ -133,10 +133,12 @@ class MemoryDock(QWidget):
             self._chart.show_fit(plan.verdict.device, plan.max_n_ctx, model.n_ctx_train or None)
             self._kv_gauge.show_kv(self._kv, self._n_ctx_limit, self._full_kv_bytes)
 
-    def show_comparison(self, plan: MemoryPlan, comparison: Comparison, history: Sequence[Comparison] = ()) -> None:
+    def show_comparison(
+        self, plan: MemoryPlan, model: ModelFile, comparison: Comparison, history: Sequence[Comparison] = ()
+    ) -> None:
         """After a load: what was predicted for just the context that was made against what was measured; ``plan`` of the
-        same model knows the domains. ``history`` are all loads so far."""
-        self._table.show_loaded(plan, comparison)
+        same ``model`` knows the domains. ``history`` are all loads so far."""
+        self._table.show_loaded(Loaded(plan, model, comparison))
         self._table.show_history(history)
 
     def show_curves(self, curves: Sequence[Curve], type_k: str, type_v: str) -> None:

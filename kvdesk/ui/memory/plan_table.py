@@ -6,6 +6,7 @@ Three views: what the setting costs at full context, what was loaded as predicte
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
@@ -33,6 +34,16 @@ WHY = {"weights_mapped": "mapped", "resident": "total"}
 """Rows whose name in explain.why is another."""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """``comparison`` of prediction and measurement for just the context that was made; ``plan`` of the same ``model``
+    knows the domains."""
+
+    plan: MemoryPlan
+    model: ModelFile
+    comparison: Comparison
+
+
 class PlanTable(QWidget):
     """The verdict in a sentence, what it rests on, the table, and why the chosen figure is what it is."""
 
@@ -41,7 +52,7 @@ class PlanTable(QWidget):
         self._theme = theme
         self._plan: MemoryPlan | None = None
         self._model: ModelFile | None = None
-        self._loaded: tuple[MemoryPlan, Comparison] | None = None
+        self._loaded: Loaded | None = None
         self._history: tuple[Comparison, ...] = ()
         self._verdict = QLabel()
         self._verdict.setWordWrap(True)
@@ -87,11 +98,10 @@ class PlanTable(QWidget):
         self._plan, self._model = plan, model
         self._refresh()
 
-    def show_loaded(self, plan: MemoryPlan | None, comparison: Comparison | None) -> None:
-        """What was loaded: ``comparison`` of prediction and measurement for just the context that was made; ``plan`` of
-        the same model knows the domains."""
+    def show_loaded(self, loaded: Loaded | None) -> None:
+        """What was loaded. While a plan of another model is shown (it is about to be opened) nothing is said of it."""
         was_loaded = self._loaded is not None
-        self._loaded = (plan, comparison) if plan is not None and comparison is not None else None
+        self._loaded = loaded
         if self._loaded is None and self._views["loaded"].isChecked():
             self._views["set"].setChecked(True)
         elif self._loaded is not None and not was_loaded and self._views["set"].isChecked():
@@ -137,10 +147,11 @@ class PlanTable(QWidget):
         return button
 
     def _refresh(self, *_: object) -> None:
-        self._views["loaded"].setEnabled(self._loaded is not None)
+        loaded = self._loaded_of_model
+        self._views["loaded"].setEnabled(loaded is not None)
         self._views["history"].setEnabled(bool(self._history))
         self._why.hide()
-        plan = self._plan or (self._loaded[0] if self._loaded else None)
+        plan = self._plan or (loaded.plan if loaded else None)
         for label in (self._source, self._warnings):
             label.hide()
         if plan is None:
@@ -153,8 +164,8 @@ class PlanTable(QWidget):
             self._warnings.setVisible(bool(plan.warnings))
         if self._views["history"].isChecked():
             self._show_history()
-        elif self._views["loaded"].isChecked() and self._loaded is not None:
-            self._show_as_loaded(*self._loaded)
+        elif self._views["loaded"].isChecked() and loaded is not None:
+            self._show_as_loaded(loaded)
         elif plan is not None:
             self._show_as_set(plan)
         else:
@@ -173,20 +184,28 @@ class PlanTable(QWidget):
         )
         self._say_source(self.tr("At {0} tokens, from {1}.").format(format_tokens(plan.n_ctx), source))
         titles = [self.tr("Component"), self.tr("Predicted")]
-        if self._loaded:
+        loaded = self._loaded_of_model
+        if loaded:
             titles.append(self.tr("vs. loaded"))
         groups = []
         for device in plan.devices:
             rows = []
             for name, value, words in self._component_rows(device):
                 cells = [format_bytes(value)]
-                if self._loaded:
-                    cells.append(_difference_words(_difference(device, name, self._loaded[1])))
-                rows.append(self._row(plan, device, name, words, cells, format_exact_bytes(value)))
+                if loaded:
+                    cells.append(_difference_words(_difference(device, name, loaded.comparison)))
+                rows.append(_row(plan, self._model, device, name, words, cells, format_exact_bytes(value)))
             groups.append(Group(_domain_words(device), rows + self._line_rows(plan, device)))
         self._fill(titles, groups)
 
-    def _show_as_loaded(self, plan: MemoryPlan, comparison: Comparison) -> None:
+    @property
+    def _loaded_of_model(self) -> Loaded | None:
+        loaded = self._loaded
+        is_same = loaded is not None and (self._model is None or self._model.path == loaded.model.path)
+        return loaded if is_same else None
+
+    def _show_as_loaded(self, loaded: Loaded) -> None:
+        plan, comparison = loaded.plan, loaded.comparison
         self._say_source(
             self.tr("With {0} cells allocated, measured at {1}.").format(
                 format_tokens(comparison.n_ctx), format_clock(comparison.time_s)
@@ -213,7 +232,8 @@ class PlanTable(QWidget):
                     format_bytes(row.actual_bytes),
                     _difference_words(row.error_bytes),
                 ]
-                rows.append(self._row(plan, device, row.component, words.get(row.component, row.component), cells, tip))
+                name = words.get(row.component, row.component)
+                rows.append(_row(plan, loaded.model, device, row.component, name, cells, tip))
             groups.append(Group(_domain_words(device), rows))
         self._fill([self.tr("Component"), self.tr("Predicted"), self.tr("Actual"), self.tr("Error")], groups)
 
@@ -280,20 +300,9 @@ class PlanTable(QWidget):
         words = self.tr("Room") if room is None or room >= 0 else self.tr("Over the line")
         value = format_bytes(None if room is None else abs(room))
         return [
-            self._row(plan, device, "room", words, [value], format_exact_bytes(room)),
-            *(self._row(plan, device, key, text, [format_bytes(size)], "") for key, text, size in lines),
+            _row(plan, self._model, device, "room", words, [value], format_exact_bytes(room)),
+            *(_row(plan, self._model, device, key, text, [format_bytes(size)], "") for key, text, size in lines),
         ]
-
-    def _row(self, plan: MemoryPlan, device: DevicePlan, key: str, words: str, cells: list[str], tip: str) -> Row:
-        reasons = why(WHY.get(key, key), plan, device, self._model) if self._model else ()
-        return Row(
-            words,
-            cells,
-            tip,
-            "\n".join(_sentence(reason) for reason in reasons),
-            is_sum=key in ("total", "resident", "room"),
-            is_line=key in ("line", "ceiling", "others", "capacity"),
-        )
 
     def _on_row_chosen(self, item: QTreeWidgetItem | None) -> None:
         reason = item.data(0, Qt.ItemDataRole.UserRole) if item else ""
@@ -336,3 +345,17 @@ def _difference_words(difference: int | None) -> str:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _row(
+    plan: MemoryPlan, model: ModelFile | None, device: DevicePlan, key: str, words: str, cells: list[str], tip: str
+) -> Row:
+    reasons = why(WHY.get(key, key), plan, device, model) if model else ()
+    return Row(
+        words,
+        cells,
+        tip,
+        "\n".join(_sentence(reason) for reason in reasons),
+        is_sum=key in ("total", "resident", "room"),
+        is_line=key in ("line", "ceiling", "others", "capacity"),
+    )
