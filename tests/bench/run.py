@@ -23,6 +23,7 @@ BENCHMARKS = (
     "monitor_cost",
     "transcript_cost",
     "chart_cost",
+    "at_random",
 )
 PATIENCE_S = 1200
 
