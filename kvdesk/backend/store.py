@@ -199,13 +199,8 @@ class ConversationStore:
         if memory.sampling is not None:
             self._keep_model(path, "sampling", json.dumps(memory.sampling.to_dict()))
 
-    def model_settings(self, path: str) -> ModelMemory:
-        """What ``remember_model_settings`` kept for a model."""
-        rows = self._rows("SELECT engine_settings, sampling FROM models WHERE path = ?", path)
-        return ModelMemory(_read_engine(rows[0][0]), _read_sampling(rows[0][1])) if rows else ModelMemory()
-
     def model_memories(self) -> dict[str, ModelMemory]:
-        """``model_settings`` of every model, by path."""
+        """What ``remember_model_settings`` kept, by path; every model that was ever noted is there."""
         rows = self._rows("SELECT path, engine_settings, sampling FROM models")
         return {path: ModelMemory(_read_engine(engine), _read_sampling(sampling)) for path, engine, sampling in rows}
 

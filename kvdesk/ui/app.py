@@ -429,9 +429,8 @@ class App(QObject):
 
 def _read_recent(store: ConversationStore) -> list[RecentModel]:
     """The models opened last, and whether their files are still there. Store's thread."""
-    paths_and_files = [(recent.path, Path(recent.path)) for recent in store.recent_models()]
-    return [
-        RecentModel(path, file.name, "" if is_there else "gone", is_there)
-        for path, file in paths_and_files
-        for is_there in (file.exists(),)
-    ]
+    recent: list[RecentModel] = []
+    for model in store.recent_models():
+        is_there = Path(model.path).exists()
+        recent.append(RecentModel(model.path, Path(model.path).name, "" if is_there else "gone", is_there))
+    return recent

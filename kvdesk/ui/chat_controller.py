@@ -108,7 +108,7 @@ class ChatController(QObject):
     def _store_if_typed(self) -> None:
         """A conversation is kept from its first message on, or from what is typed before."""
         conversation = self.conversation
-        if conversation.draft.strip() or conversation.system_prompt.strip() != self._new_conversation().system_prompt:
+        if conversation.draft.strip() or conversation.system_prompt != self._new_conversation().system_prompt:
             self._is_stored = True
             self._keeper.keep_listed(lambda store: store.add_conversation(conversation))
             self._list.show_current(conversation.id)

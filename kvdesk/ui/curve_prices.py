@@ -1,5 +1,4 @@
-"""Prices of other context lengths and cache types by the planner's newest curves: no question, no wait. Pure but for Qt's
-translation, done by who asks."""
+"""Prices of other context lengths and cache types by the planner's newest curves: no question, no wait. Pure."""
 
 from __future__ import annotations
 

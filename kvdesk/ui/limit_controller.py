@@ -98,8 +98,7 @@ class LimitController(QObject):
             words = self.tr("With this message the context has to grow to {0} tokens: {1}, over the OOM line.")
             sentence = words.format(format_tokens(cells), format_bytes(grown.total_bytes or 0))
             smaller = [self._grown(context, cells, kind, kind) for kind in SMALLER_TYPES if self._may_be(context, kind)]
-            choices = [choice for choice in smaller if choice.total_bytes is not None]
-            self._composer.show_warning(sentence, (*choices, self._forgetting()))
+            self._composer.show_warning(sentence, [choice for choice in smaller if choice.total_bytes is not None])
 
     def _grown(self, context: m.ContextFacts, cells: int, type_k: str, type_v: str) -> PricedChoice:
         """``cells`` of these types, against what there is now."""
@@ -116,10 +115,8 @@ class LimitController(QObject):
         wanted = pad256(self._total + reserve)
         lengths = sorted({min(longest, max(wanted, 2 * context.n_ctx_limit)), longest})
         choices = [self._longer(context, n) for n in lengths if n > context.n_ctx_limit and n >= wanted]
-        return (*choices[:2], self._forgetting())
-
-    def _forgetting(self) -> PricedChoice:
-        return PricedChoice(FORGET, self.tr("Forget the oldest turns, keep the system prompt"), None, 0)
+        forget = self.tr("Forget the oldest turns, keep the system prompt")
+        return (*choices[:2], PricedChoice(FORGET, forget, None, 0))
 
     def _longer(self, context: m.ContextFacts, n_ctx: int) -> PricedChoice:
         label = self.tr("Context Length {0}").format(format_tokens(n_ctx))

@@ -265,8 +265,8 @@ def test_recent_models_and_their_settings(store):
     store.remember_model_settings("a.gguf", ModelMemory(sampling=SamplingSettings(top_k=3)))
     store.forget_recent_model("a.gguf")
     assert [model.path for model in store.recent_models()] == ["b.gguf"]
-    assert store.model_settings("a.gguf") == ModelMemory(engine, SamplingSettings(top_k=3))
-    assert store.model_settings("never.gguf") == ModelMemory()
+    assert store.model_memories()["a.gguf"] == ModelMemory(engine, SamplingSettings(top_k=3))
+    assert "never.gguf" not in store.model_memories()
 
 
 # --- schema --------------------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_a_database_of_schema_1_opens_with_all_it_holds(path):
         conversation = store.conversation(row.id)
         assert active_path(messages, conversation.active_leaf_id) == (messages[0], messages[2])
         assert conversation.engine_settings == EngineSettings(context=ContextSettings(n_ctx=4096))
-        assert store.model_settings("/models/gemma.gguf").sampling == SamplingSettings(temperature=0.2)
+        assert store.model_memories()["/models/gemma.gguf"].sampling == SamplingSettings(temperature=0.2)
         assert [model.path for model in store.recent_models()] == ["/models/gemma.gguf"]
 
 
