@@ -1,0 +1,1 @@
+"""Conversations: their values, their database, their files, their KV cells on disk."""

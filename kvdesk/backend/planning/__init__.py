@@ -1,0 +1,1 @@
+"""What settings will cost, before they are applied."""

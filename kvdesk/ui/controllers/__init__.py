@@ -1,0 +1,1 @@
+"""One controller a subject: it shows what happened in the backend and sends commands."""

@@ -1,0 +1,1 @@
+"""Everything that draws with pyqtgraph, imported after the first paint."""

@@ -1,0 +1,1 @@
+"""The window's cards and bars outside chat, memory and settings."""

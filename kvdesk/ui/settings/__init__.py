@@ -1,0 +1,1 @@
+"""The settings of model and context, priced while they are edited."""

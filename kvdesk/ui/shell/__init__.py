@@ -1,0 +1,1 @@
+"""Start, window, and the application that joins what stands behind it."""

@@ -1,0 +1,1 @@
+"""Small widgets, the theme, icons and number formats."""
