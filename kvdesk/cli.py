@@ -1,6 +1,6 @@
 """The command line: ``kvdesk [MODEL]`` opens the window; plan, chat, log and worker work without Qt.
 
-Imports a room only when asked for it. Exit codes: 0 done, 1 failed (engine, model), 2 usage.
+Imports a package only when asked for it. Exit codes: 0 done, 1 failed (engine, model), 2 usage.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from kvdesk import __version__
 from kvdesk.errors import KvdeskError, UsageError
 
 COMMANDS = {
-    "plan": ("kvdesk.plan_command", "what a model needs, before it is loaded"),
-    "chat": ("kvdesk.chat_command", "chat in the terminal"),
-    "profile": ("kvdesk.profile_command", "memory and speed against context length, measured here"),
-    "log": ("kvdesk.log_command", "the recorded memory of past sessions"),
-    "worker": ("kvdesk.worker_command", "lend this machine's memory to another one (llama.cpp RPC)"),
+    "plan": ("kvdesk.commands.plan", "what a model needs, before it is loaded"),
+    "chat": ("kvdesk.commands.chat", "chat in the terminal"),
+    "profile": ("kvdesk.commands.profile", "memory and speed against context length, measured here"),
+    "log": ("kvdesk.commands.log", "the recorded memory of past sessions"),
+    "worker": ("kvdesk.commands.worker", "lend this machine's memory to another one (llama.cpp RPC)"),
 }
 """Command -> the module with its ``add_arguments(parser)`` and ``run(args) -> int``, and its help."""
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--demo", metavar="QUESTION", help="ask this, print the answer, save a screenshot, and leave")
     parser.add_argument("--screenshot", metavar="FILE", help="where --demo saves it")
     args = parser.parse_args(arguments)
-    from kvdesk.ui import start
+    from kvdesk.ui.shell import start
 
     return start.run(args.model, rpc_servers=tuple(args.rpc), question=args.demo, screenshot=args.screenshot)
 

@@ -63,12 +63,12 @@ def snapshots_dir() -> Path:
 
 
 def fallback_file() -> Path:
-    """What this machine's CPU could not do (backend/fallback.py)."""
+    """What this machine's CPU could not do (backend/system/cpu_fallback.py)."""
     return data_dir() / "fallback.json"
 
 
 def calibration_file() -> Path:
-    """What first loads on this machine taught, and how predictions were met (backend/calibration.py)."""
+    """What first loads on this machine taught, and how predictions were met (backend/planning/calibration.py)."""
     return data_dir() / "calibration.json"
 
 

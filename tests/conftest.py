@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def starter(_home: None) -> Path:
     """The starter model, put together once per run."""
-    from kvdesk.backend.models import starter_model
+    from kvdesk.backend.library.models import starter_model
 
     path = starter_model()
     assert path is not None, "the starter package is part of the locked requirements"

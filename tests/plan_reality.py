@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.messages import BufferKind
+from kvdesk.backend.protocol.facts import BufferKind
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings
 
 REPOSITORY = Path(__file__).parent.parent

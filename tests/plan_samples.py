@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kvdesk.backend.footprint import DRY_RUN, Footprint
-from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock, Device
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.samples import DomainReading
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock, Device
+from kvdesk.backend.protocol.footprint import DRY_RUN, Footprint
 from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings, EngineSettings, ModelSettings
+from kvdesk.backend.system.samples import DomainReading
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

@@ -11,9 +11,10 @@ import sys
 
 import llama_cpp.llama_cpp as lib
 
-from kvdesk.backend.llama import breakdown, library
+from kvdesk.backend.llama import library
 from kvdesk.backend.llama.model import model_params
 from kvdesk.backend.llama.params import context_params
+from kvdesk.backend.llama.sizing import memory_breakdown
 from kvdesk.backend.settings import EngineSettings
 
 
@@ -50,7 +51,7 @@ def load(path: str, settings: EngineSettings, n_tokens: int) -> dict[str, object
         stages["decoded"] = resident()
         if status:
             return {"error": [f"llama_decode said {status}"]}
-    shares = breakdown.read(context) or ()
+    shares = memory_breakdown.read(context) or ()
     told = {
         "shares": [[s.name, s.device, s.model_bytes, s.context_bytes, s.compute_bytes] for s in shares],
         "lines": [line for line in lines if "MiB" in line],

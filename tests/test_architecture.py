@@ -21,22 +21,61 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "kvdesk"
 
 QT = "PySide6|shiboken6|pyqtgraph"
-FACES = r"kvdesk\.(cli|__main__|\w+_command|terminal_record)"
+FACES = r"kvdesk\.(cli|__main__|commands)"
 LLAMA = r"kvdesk\.backend\.llama"
-ENTRIES = r"kvdesk\.backend\.(dry_run_|rpc_)?worker"
+PROCESSES = r"kvdesk\.backend\.processes"
 """Modules that a process of its own starts in: the engine, the dry run's helper, the server behind ``kvdesk worker``."""
+VALUES = {"errors", "backend.settings", "backend.protocol"}
+"""What every package of the backend may know: the values that cross packages, and the errors a person may see."""
+MAY_KNOW = {
+    "backend.settings": {"errors"},
+    "backend.protocol": {"errors", "backend.settings"},
+    "backend.preferences": {"errors", "backend.settings"},
+    "backend.text_file": {"errors"},
+    "backend.gguf": {"errors"},
+    "backend.library": {*VALUES, "paths", "backend.gguf"},
+    "backend.system": VALUES,
+    "backend.conversations": VALUES,
+    "backend.session_log": {*VALUES, "backend.system"},
+    "backend.engine": {*VALUES, "backend.processes", "backend.system"},
+    "backend.planning": {*VALUES, "paths", "backend.engine", "backend.gguf", "backend.processes", "backend.system"},
+    "backend.processes": {*VALUES, "backend.gguf", "backend.llama", "backend.system"},
+    "backend.llama": {*VALUES, "backend.conversations", "backend.gguf", "backend.system"},
+    "ui.widgets": {"paths"},
+    "ui.memory": {*VALUES, "backend.gguf", "backend.planning", "backend.session_log", "backend.system", "ui.widgets"},
+    "ui.panels": {"backend.planning", "backend.protocol", "backend.system", "ui.memory", "ui.widgets"},
+    "ui.settings": {*VALUES, "backend.gguf", "backend.planning", "ui.panels", "ui.widgets"},
+    "ui.chat": {*VALUES, "backend.conversations", "ui.memory", "ui.panels", "ui.settings", "ui.widgets"},
+    "ui.windows": {*VALUES, "backend.planning", "backend.session_log", "ui.memory", "ui.widgets"},
+}
+"""Package (or module beside the packages) -> all that it may import of kvdesk, in functions too. Where a package is not
+a key (commands, ui.controllers, ui.shell: they join the others), only the walls below bind it."""
+SERVICES = frozenset(
+    f"kvdesk.backend.{name}"
+    for name in (
+        "engine.engine", "planning.dry_run", "planning.planner", "planning.pricer", "system.machine", "system.monitor",
+        "session_log.recorder", "conversations.snapshots", "conversations.store", "conversations.store_thread",
+    )
+)  # fmt: skip
+"""Modules of ``backend`` with threads, processes, files or readings of their own."""
+BUILT_ON = {
+    "kvdesk.backend.planning.planner": {"kvdesk.backend.planning.pricer"},
+    "kvdesk.backend.planning.pricer": {"kvdesk.backend.planning.dry_run", "kvdesk.backend.system.machine"},
+    "kvdesk.backend.conversations.store_thread": {"kvdesk.backend.conversations.store"},
+}
+"""The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
     r"kvdesk\.errors"
-    r"|kvdesk\.backend\.(architectures|chat|chat_file|cost_line|estimate|explain|footprint|layer_facts|messages|options"
-    r"|plan|post_mortem|room_watch|samples|session_rows|settings)"
+    r"|kvdesk\.backend\.(settings|protocol\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
+    r"|engine\.crash_report|conversations\.(conversation|file_format)"
+    r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan))"
 )
-SQL = r"kvdesk\.backend\.(recorder|schema|search|session_log|store)"
-DOERS = frozenset(
-    {"dry_run", "engine", "machine", "monitor", "planner", "pricing", "recorder", "snapshots", "store", "store_thread"}
-)
-"""Modules of ``backend`` with threads, processes, files or readings of their own."""
-DOER_KNOWS = {"planner": {"pricing"}, "pricing": {"dry_run", "machine"}, "store_thread": {"store"}}
-"""The few that are built on another; everybody else is joined by ``ui/app.py``, the controllers or a command."""
+SQL = r"kvdesk\.backend\.(conversations\.(schema|search|store)|session_log\.(reader|recorder))"
+
+
+def any_of(modules: set[str] | frozenset[str]) -> str:
+    """A regular expression that matches any of these dotted names."""
+    return "|".join(re.escape(name) for name in sorted(modules))
 
 
 @dataclass(frozen=True)
@@ -88,105 +127,113 @@ WALLS = [
         "the backend works without Qt, window and command line",
         who=r"kvdesk\.backend(\..+)?",
         never=rf"{QT}|kvdesk\.ui|{FACES}",
-        broken_by=("kvdesk.backend.plan", "def f():\n    from PySide6.QtCore import QTimer\n"),
+        broken_by=("kvdesk.backend.planning.plan", "def f():\n    from PySide6.QtCore import QTimer\n"),
     ),
     Wall(
-        "only the llama room imports llama_cpp",
+        "only backend/llama imports llama_cpp",
         who=r"kvdesk(\..+)?",
         but=rf"{LLAMA}(\..+)?",
         never="llama_cpp",
-        broken_by=("kvdesk.backend.worker", "def f():\n    import llama_cpp\n"),
+        broken_by=("kvdesk.backend.processes.engine_process", "def f():\n    import llama_cpp\n"),
     ),
     Wall(
-        "only the entries of helper processes enter the llama room",
+        "only the entries of processes of their own use backend/llama",
         who=r"kvdesk(\..+)?",
-        but=rf"{ENTRIES}|{LLAMA}(\..+)?",
+        but=rf"{PROCESSES}(\..+)?|{LLAMA}(\..+)?",
         never=LLAMA,
-        broken_by=("kvdesk.backend.engine", "from kvdesk.backend.llama import library\n"),
+        broken_by=("kvdesk.backend.engine.engine", "from kvdesk.backend.llama import library\n"),
     ),
     Wall(
-        "an entry enters the llama room inside a function only: the app imports the entry to start the process",
-        who=ENTRIES,
+        "a process entry imports backend/llama inside a function only: the app imports the entry to start the process",
+        who=rf"{PROCESSES}\..+",
         never=LLAMA,
         top_level_only=True,
         types_allowed=True,
-        broken_by=("kvdesk.backend.worker", "from kvdesk.backend.llama.session import Session\n"),
+        broken_by=("kvdesk.backend.processes.engine_process", "from kvdesk.backend.llama.model import Model\n"),
     ),
     Wall(
-        "the llama room starts no process and knows no doer of the app's process; snapshots are the engine's own",
+        "backend/llama starts no process and knows no service of the app's process; snapshots are the engine's own",
         who=rf"{LLAMA}(\..+)?",
-        never=rf"sqlite3|multiprocessing|subprocess|{ENTRIES}|kvdesk\.backend\.({'|'.join(sorted(DOERS - {'snapshots'}))})",
-        broken_by=("kvdesk.backend.llama.session", "from kvdesk.backend.store import Store\n"),
+        never=(
+            rf"sqlite3|multiprocessing|subprocess|{PROCESSES}"
+            rf"|{any_of(SERVICES - {'kvdesk.backend.conversations.snapshots'})}"
+        ),
+        broken_by=("kvdesk.backend.llama.turn", "from kvdesk.backend.conversations.store import Store\n"),
     ),
     Wall(
         "the window shows and asks: reading the machine, databases and llama.cpp are the backend's",
         who=r"kvdesk\.ui(\..+)?",
-        never=rf"llama_cpp|sqlite3|psutil|pynvml|{ENTRIES}|{LLAMA}",
-        broken_by=("kvdesk.ui.model_bar", "def f():\n    import importlib\n    importlib.import_module('psutil')\n"),
+        never=rf"llama_cpp|sqlite3|psutil|pynvml|{PROCESSES}|{LLAMA}",
+        broken_by=(
+            "kvdesk.ui.panels.model_bar",
+            "def f():\n    import importlib\n    importlib.import_module('psutil')\n",
+        ),
     ),
     Wall(
-        "widgets get what they need; only the composition root and the controllers know the doers",
+        "widgets get what they need; only the composition root and the controllers know services",
         who=r"kvdesk\.ui\..+",
-        but=r"kvdesk\.ui\.(app|\w+_controller)",
-        never=rf"kvdesk\.backend\.({'|'.join(sorted(DOERS))})",
-        broken_by=("kvdesk.ui.memory.live_chart", "from kvdesk.backend.monitor import Monitor\n"),
+        but=r"kvdesk\.ui\.(shell\.application|controllers\..+)",
+        never=any_of(SERVICES),
+        broken_by=("kvdesk.ui.memory.live_chart", "from kvdesk.backend.system.monitor import Monitor\n"),
     ),
     Wall(
         "nobody imports the command line but its own modules",
         who=r"kvdesk(\..+)?",
-        but=rf"{FACES}",
+        but=rf"{FACES}(\..+)?",
         never=FACES,
-        broken_by=("kvdesk.ui.app", "from kvdesk.plan_command import run\n"),
+        broken_by=("kvdesk.ui.shell.application", "from kvdesk.commands.plan import run\n"),
     ),
     Wall(
-        "root modules import Qt, numpy and the rooms inside functions only: `kvdesk plan` starts without Qt",
-        who=r"kvdesk(\.\w+)?",
+        "entry and commands import Qt, numpy and the packages inside functions only: `kvdesk plan` starts without Qt",
+        who=r"kvdesk(\.\w+|\.commands\.\w+)?",
         but=r"kvdesk\.(backend|ui)",
         never=rf"{QT}|numpy|psutil|platformdirs|llama_cpp|kvdesk\.ui|kvdesk\.backend",
         top_level_only=True,
         types_allowed=True,
-        broken_by=("kvdesk.plan_command", "from kvdesk.backend.plan import MemoryPlan\n"),
+        broken_by=("kvdesk.commands.plan", "from kvdesk.backend.planning.plan import MemoryPlan\n"),
     ),
     Wall(
         "pure modules turn values into values: no process, thread, database or reading of the machine",
         who=PURE,
         never=(
             "os|io|subprocess|multiprocessing|threading|socket|sqlite3|psutil|pynvml"
-            rf"|kvdesk\.paths|kvdesk\.backend\.({'|'.join(sorted(DOERS))})"
+            rf"|kvdesk\.paths|{any_of(SERVICES)}"
         ),
-        broken_by=("kvdesk.backend.plan", "from kvdesk.backend import dry_run\n"),
+        broken_by=("kvdesk.backend.planning.plan", "from kvdesk.backend.planning import dry_run\n"),
     ),
     Wall(
         "SQL lives with the conversations' store and the session log",
         who=r"kvdesk(\..+)?",
         but=SQL,
         never="sqlite3",
-        broken_by=("kvdesk.log_command", "def f():\n    import sqlite3\n"),
+        broken_by=("kvdesk.commands.log", "def f():\n    import sqlite3\n"),
     ),
     Wall(
         "NVML is read in one place",
         who=r"kvdesk(\..+)?",
-        but=r"kvdesk\.backend\.gpu",
+        but=r"kvdesk\.backend\.system\.nvml",
         never="pynvml",
-        broken_by=("kvdesk.backend.machine", "import pynvml\n"),
+        broken_by=("kvdesk.backend.system.machine", "import pynvml\n"),
     ),
     *(
         Wall(
-            "doers do not know each other; ui/app.py, the controllers and the commands join them",
-            who=rf"kvdesk\.backend\.{doer}",
-            never=rf"kvdesk\.backend\.({'|'.join(sorted(DOERS - {doer} - DOER_KNOWS.get(doer, set())))})",
-            broken_by=(
-                f"kvdesk.backend.{doer}",
-                f"from kvdesk.backend.{min(DOERS - {doer} - DOER_KNOWS.get(doer, set()))} import Thing\n",
-            ),
+            "services do not know each other; ui/shell, the controllers and the commands join them",
+            who=re.escape(service),
+            never=any_of(SERVICES - {service} - BUILT_ON.get(service, set())),
+            broken_by=(service, f"import {min(SERVICES - {service} - BUILT_ON.get(service, set()))}\n"),
         )
-        for doer in sorted(DOERS)
+        for service in sorted(SERVICES)
+    ),
+    *(
+        Wall(
+            f"{package} may know {', '.join(sorted(known)) or 'nothing of kvdesk'} (MAY_KNOW)",
+            who=rf"kvdesk\.{re.escape(package)}(\..+)?",
+            never=rf"kvdesk\.(?!(?:{any_of({*known, package})})(?:\.|$)).*",
+            broken_by=(f"kvdesk.{package}.x", "def f():\n    from kvdesk.ui.shell import start\n"),
+        )
+        for package, known in MAY_KNOW.items()
     ),
 ]
-
-LAZY_BACK = [("kvdesk.ui.memory.context_curve", "kvdesk.ui.memory.curve_plot")]
-"""Imports inside functions that lead back to their own module: the numbers make their plot after the first paint, and the
-plot reads the same curve."""
 
 FORBIDDEN_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "manager", "data", "info"}
 
@@ -332,8 +379,6 @@ def test_modules_are_imported_in_one_direction(imports: list[Import]) -> None:
 def test_no_lazy_import_closes_a_cycle(imports: list[Import]) -> None:
     modules = frozenset(map(module_name, _files()))
     graph = edges(imports, modules, lazy=True)
-    for module, target in LAZY_BACK:
-        graph[module].remove(target)  # KeyError: gone, so take it off the list
     assert cycle_in(graph) == []
 
 
@@ -344,6 +389,16 @@ def test_a_cycle_would_be_noticed() -> None:
     ring += imports_of("kvdesk.c", "def f():\n    from kvdesk.a import name\n")
     assert cycle_in(edges(ring, modules, lazy=False)) == []
     assert cycle_in(edges(ring, modules, lazy=True)) == ["kvdesk.a", "kvdesk.b", "kvdesk.c", "kvdesk.a"]
+
+
+def test_the_house_has_few_packages() -> None:
+    """At most 12 in backend and 8 in ui, so that a newcomer sees the whole at a glance."""
+    packages = {
+        name: [p for p in (ROOT / PACKAGE / name).iterdir() if (p / "__init__.py").exists()]
+        for name in ("backend", "ui")
+    }
+    assert len(packages["backend"]) <= 12
+    assert len(packages["ui"]) <= 8
 
 
 def test_every_module_says_what_it_is_for() -> None:
@@ -373,10 +428,10 @@ HELP = "import sys\nfrom kvdesk import cli\ntry:\n    cli.main([{command!r}, '--
         (HELP.format(command="chat"), HEAVY),
         (HELP.format(command="log"), HEAVY),
         (
-            "import kvdesk.backend.engine, kvdesk.backend.pricing, kvdesk.backend.planner",
+            "import kvdesk.backend.engine.engine, kvdesk.backend.planning.pricer, kvdesk.backend.planning.planner",
             ("PySide6", "numpy", "llama_cpp"),
         ),
-        ("import kvdesk.ui.app", ("llama_cpp", "pyqtgraph", "numpy")),
+        ("import kvdesk.ui.shell.application", ("llama_cpp", "pyqtgraph", "numpy")),
     ],
     ids=["cli", "plan --help", "chat --help", "log --help", "engine and planner", "the window before its first paint"],
 )

@@ -22,7 +22,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from kvdesk.backend.gguf_header import read_header
+from kvdesk.backend.gguf.header import read_header
 from tests.tiny_architectures import RECIPES, Dims, Recipe, Value
 
 NO_CHAT: tuple[str, ...] = ("dream", "llada", "llada-moe", "rnd1", "t5", "bert")

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QWidget
 
-    from kvdesk.ui.app import App
+    from kvdesk.ui.shell.application import App
 
 FOLDER = Path(__file__).parents[1] / "screenshots"
 DOCS_FOLDER = Path(__file__).parents[1] / "docs" / "images"
@@ -211,7 +211,7 @@ class Tour:
 
     def settings(self) -> None:
         """A priced change, an impossible one, one that is applied, sampling."""
-        from kvdesk.ui.field_editor import ChoiceBox
+        from kvdesk.ui.settings.field_editor import ChoiceBox
 
         self.edit(type_k="q8_0", type_v="q8_0", n_ctx=32768)
         self.shoot("settings-priced")
@@ -289,17 +289,17 @@ class Tour:
 
 def seed(app: App) -> str:
     """Conversations of other days; returns the id of the one with Markdown in it."""
-    from kvdesk.backend import chat
-    from kvdesk.backend.store import ConversationStore
+    from kvdesk.backend.conversations import conversation
+    from kvdesk.backend.conversations.store import ConversationStore
 
     now = time.time()
     talks = [(question, answer, now - 90_000 * n) for n, (question, answer) in enumerate(TALKS, 1)]
     talks.append(("What is a KV cache?", ANSWER, now - 60))
     made = []
     for question, answer, at in talks:
-        asked = chat.new_message("user", question, None, at)
-        told = chat.new_message("assistant", answer, asked.id, at, model_name="Gemma 3 270m")
-        talk = dataclasses.replace(chat.new_conversation(at), title=question, active_leaf_id=told.id)
+        asked = conversation.new_message("user", question, None, at)
+        told = conversation.new_message("assistant", answer, asked.id, at, model_name="Gemma 3 270m")
+        talk = dataclasses.replace(conversation.new_conversation(at), title=question, active_leaf_id=told.id)
         made.append((talk, (asked, told)))
 
     def work(store: ConversationStore) -> None:
@@ -339,11 +339,12 @@ def main() -> int:
         os.environ["QT_QPA_PLATFORM"] = f"offscreen:configfile={screens}"
         os.environ["KVDESK_HOME"] = home
         from kvdesk import paths
-        from kvdesk.backend import models, preferences
+        from kvdesk.backend import preferences
+        from kvdesk.backend.library import models
         from kvdesk.backend.preferences import Preferences
         from kvdesk.backend.settings import ContextSettings, EngineSettings
-        from kvdesk.ui.app import App
-        from kvdesk.ui.opening import make_application, open_window
+        from kvdesk.ui.shell.application import App
+        from kvdesk.ui.shell.open_window import make_application, open_window
 
         engine = EngineSettings(context=ContextSettings(initial_ctx=256))
         chosen = Preferences(theme="light", engine=engine, confirm_quit=False)

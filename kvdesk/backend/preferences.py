@@ -1,6 +1,6 @@
 """What the user chose for the whole app, and where the window stood: two JSON files in the config folder. Any process.
 
-A damaged file is set aside and said, never a reason not to start. What a machine cannot do is in fallback.py.
+A damaged file is set aside and said, never a reason not to start. What a machine cannot do is in system/cpu_fallback.py.
 """
 
 from __future__ import annotations

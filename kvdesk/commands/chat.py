@@ -15,7 +15,7 @@ from kvdesk.errors import EngineError, SettingsError, UsageError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from kvdesk.backend.engine import EngineEvent
+    from kvdesk.backend.engine.engine import EngineEvent
     from kvdesk.backend.settings import EngineSettings, SamplingSettings
 
 
@@ -97,11 +97,11 @@ class _TerminalChat:
 
     def __init__(self, args: argparse.Namespace, settings: EngineSettings, sampling: SamplingSettings) -> None:
         from kvdesk import paths
-        from kvdesk.backend.engine import Engine
-        from kvdesk.backend.fallback import remembered
-        from kvdesk.backend.messages import SnapshotPlace
-        from kvdesk.backend.snapshots import DEFAULT_BUDGET_BYTES
-        from kvdesk.terminal_record import TerminalRecord
+        from kvdesk.backend.conversations.snapshots import DEFAULT_BUDGET_BYTES
+        from kvdesk.backend.engine.engine import Engine
+        from kvdesk.backend.protocol.messages import SnapshotPlace
+        from kvdesk.backend.system.cpu_fallback import remembered
+        from kvdesk.commands.terminal_record import TerminalRecord
 
         self._args = args
         self._sampling = sampling
@@ -135,8 +135,9 @@ class _TerminalChat:
 
     def run(self) -> None:
         """Load, answer every prompt, report. Raises what the engine says went wrong."""
-        from kvdesk.backend import messages as m
-        from kvdesk.backend.network_worker import check_worker
+        from kvdesk.backend.protocol import messages as m
+        from kvdesk.backend.protocol.facts import ChatTurn
+        from kvdesk.backend.system.rpc_probe import check_worker
 
         for endpoint in self._settings.model.rpc_servers:
             check_worker(endpoint)
@@ -144,20 +145,20 @@ class _TerminalChat:
         self._record.loading(path, self._settings)
         self._engine.load(path, self._settings)
         loaded = self._until(m.Loaded)
-        turns = [m.ChatTurn("system", self._args.system)] if self._args.system else []
+        turns = [ChatTurn("system", self._args.system)] if self._args.system else []
         report: list[dict[str, Any]] = []
         kv = loaded.context.kv
         for number, prompt in enumerate(self._args.prompt, 1):
-            turns.append(m.ChatTurn("user", prompt))
+            turns.append(ChatTurn("user", prompt))
             text, finished = self._turn(number, tuple(turns))
-            turns.append(m.ChatTurn("assistant", text))
+            turns.append(ChatTurn("assistant", text))
             kv = finished.kv
             report.append({"text": text, **dataclasses.asdict(finished.stats)})
         if self._args.json:
             print(json.dumps(self._report(loaded, report, kv), ensure_ascii=False))
 
     def _turn(self, number: int, turns: tuple[Any, ...]) -> tuple[str, Any]:
-        from kvdesk.backend import messages as m
+        from kvdesk.backend.protocol import messages as m
 
         self._engine.send(m.Generate(number, "terminal", turns, self._sampling, self._args.overflow))
         pieces: list[str] = []
@@ -183,9 +184,9 @@ class _TerminalChat:
 
     def _note(self, event: EngineEvent, pieces: list[str] | None) -> None:
         from kvdesk import paths
-        from kvdesk.backend import engine
-        from kvdesk.backend import messages as m
-        from kvdesk.backend.fallback import remember
+        from kvdesk.backend.engine import engine
+        from kvdesk.backend.protocol import messages as m
+        from kvdesk.backend.system.cpu_fallback import remember
 
         match event:
             case m.TextGenerated():

@@ -1,6 +1,6 @@
 """``kvdesk log``: the recorded memory of past sessions, listed, summed up and exported. Qt only for pictures.
 
-Reading is backend/session_log.py's, writing backend/log_export.py's and ui/session_picture.py's.
+Reading is backend/session_log/reader.py's, writing backend/session_log/export.py's and ui/windows/session_picture.py's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kvdesk.errors import UsageError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.session_log import Session, SessionSummary
+    from kvdesk.backend.session_log.reader import Session, SessionSummary
 
 TEXTS = ("csv", "jsonl", "md")
 PICTURES = ("png", "svg")
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> None:
     from kvdesk import paths
-    from kvdesk.backend.session_log import list_sessions
+    from kvdesk.backend.session_log.reader import list_sessions
 
     folder = paths.sessions_dir()
     sessions = list_sessions(folder)
@@ -79,7 +79,7 @@ def _json(summary: SessionSummary) -> dict[str, Any]:
 
 
 def _row(summary: SessionSummary) -> tuple[str, ...]:
-    from kvdesk.backend.log_report import size_text
+    from kvdesk.backend.session_log.report import size_text
 
     ended = _plain(summary.how_ended) + (" (damaged)" if summary.damaged else "")
     return summary.session_id, _lasted(summary.duration_s), size_text(summary.peak_bytes), ended, _plain(summary.model)
@@ -91,7 +91,7 @@ def _show(args: argparse.Namespace) -> None:
 
 def _words(session: Session) -> Iterable[str]:
     """Who, when, how much in each domain, and what happened."""
-    from kvdesk.backend.log_report import size_text
+    from kvdesk.backend.session_log.report import size_text
 
     summary, header = session.summary, session.header
     yield f"{summary.session_id}: kvdesk {summary.version} ({summary.app})"
@@ -110,7 +110,7 @@ def _words(session: Session) -> Iterable[str]:
 
 
 def _domain_rows(session: Session) -> Iterable[tuple[str, ...]]:
-    from kvdesk.backend.log_report import size_text
+    from kvdesk.backend.session_log.report import size_text
 
     rooms: dict[str, int] = {}
     last: dict[str, tuple[int | None, int | None]] = {}
@@ -139,7 +139,7 @@ def _export(args: argparse.Namespace) -> None:
     elif output is None:
         _write_text(session, kind)
     else:
-        from kvdesk.backend.log_export import export
+        from kvdesk.backend.session_log.export import export
 
         export(session, kind, output)
 
@@ -151,7 +151,7 @@ def _export_picture(session: Session, kind: str, path: Path) -> None:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from PySide6.QtWidgets import QApplication
 
-    from kvdesk.ui.session_picture import save_picture
+    from kvdesk.ui.windows.session_picture import save_picture
 
     application = QApplication.instance() or QApplication(["kvdesk"])
     save_picture(session, path)
@@ -160,12 +160,12 @@ def _export_picture(session: Session, kind: str, path: Path) -> None:
 
 def _write_text(session: Session, kind: str) -> None:
     """To standard output, byte for byte what a file would hold."""
-    from kvdesk.backend import log_export
+    from kvdesk.backend.session_log import export
 
     writers: dict[str, Callable[[Session, TextIO], None]] = {
-        "csv": log_export.write_csv,
-        "jsonl": log_export.write_jsonl,
-        "md": log_export.write_markdown,
+        "csv": export.write_csv,
+        "jsonl": export.write_jsonl,
+        "md": export.write_markdown,
     }
     with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False) as stream:
         writers[kind](session, stream)
@@ -174,7 +174,7 @@ def _write_text(session: Session, kind: str) -> None:
 def _opened(wanted: str) -> Session:
     """The session; damage is said on standard error. Raises UsageError (no such session), StoreError (unreadable)."""
     from kvdesk import paths
-    from kvdesk.backend.session_log import find_session, open_session
+    from kvdesk.backend.session_log.reader import find_session, open_session
 
     session = open_session(find_session(paths.sessions_dir(), wanted))
     if session.damaged:

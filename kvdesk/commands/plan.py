@@ -1,6 +1,6 @@
 """``kvdesk plan``: what a model needs in every memory domain before it is loaded, without Qt.
 
-Prints an aligned table and one sentence, or with ``--json`` one object. The plan itself is backend/pricing.py's.
+Prints an aligned table and one sentence, or with ``--json`` one object. The plan itself is backend/planning/pricer.py's.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from kvdesk.errors import SettingsError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.model_file import ModelFile
-    from kvdesk.backend.plan import Curve, MemoryPlan, Option
-    from kvdesk.backend.pricing import Pricer
-    from kvdesk.backend.samples import DomainReading
+    from kvdesk.backend.gguf.model_file import ModelFile
+    from kvdesk.backend.planning.plan import Curve, MemoryPlan, Option
+    from kvdesk.backend.planning.pricer import Pricer
     from kvdesk.backend.settings import EngineSettings
+    from kvdesk.backend.system.samples import DomainReading
 
 CURVE_TYPES = ("f16", "q8_0", "q4_0")
 FLAGS = {
@@ -59,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan. Raises KvdeskError with the sentence to print."""
     from kvdesk import paths
-    from kvdesk.backend.calibration import Calibration
-    from kvdesk.backend.model_file import read_model_file
-    from kvdesk.backend.plan import DEFAULT_MARGIN_BYTES, MIB
-    from kvdesk.backend.pricing import Pricer
+    from kvdesk.backend.gguf.model_file import read_model_file
+    from kvdesk.backend.planning.calibration import Calibration
+    from kvdesk.backend.planning.plan import DEFAULT_MARGIN_BYTES, MIB
+    from kvdesk.backend.planning.pricer import Pricer
 
     settings = _settings(args)
     margin_bytes = DEFAULT_MARGIN_BYTES if args.margin is None else args.margin * MIB
@@ -92,8 +92,8 @@ def _plan(args: argparse.Namespace, settings: EngineSettings, pricer: Pricer) ->
 
 def _settings(args: argparse.Namespace) -> EngineSettings:
     from kvdesk import paths
-    from kvdesk.backend.fallback import remembered
     from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
+    from kvdesk.backend.system.cpu_fallback import remembered
 
     def given(**names: str) -> dict[str, Any]:
         values = {field: getattr(args, flag) for field, flag in names.items()}
@@ -112,7 +112,7 @@ def _settings(args: argparse.Namespace) -> EngineSettings:
 
 def _read_domains(pricer: Pricer, settings: EngineSettings) -> Sequence[DomainReading]:
     """This machine's memory now, and that of every device that llama.cpp would use."""
-    from kvdesk.backend.machine import read_domains
+    from kvdesk.backend.system.machine import read_domains
 
     return read_domains(devices=pricer.footprint(settings).devices)
 
@@ -177,7 +177,7 @@ def _json(model: ModelFile, plan: MemoryPlan, curves: Sequence[Curve]) -> dict[s
 
 
 def _table(model: ModelFile, plan: MemoryPlan, curves: Sequence[Curve]) -> list[str]:
-    from kvdesk.backend.explain import formula_words
+    from kvdesk.backend.planning.explain import formula_words
 
     context = plan.settings.context
     attention = ", ".join(model.attention) or "no attention"
@@ -260,7 +260,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _size(size_bytes: int | None, *, signed: bool = False) -> str:
-    from kvdesk.backend.plan import size_words
+    from kvdesk.backend.planning.plan import size_words
 
     if size_bytes is None:
         return "unknown"

@@ -1,6 +1,6 @@
 """``kvdesk profile``: a model's memory and speed on this machine against context length and cache type, without Qt.
 
-Prints a row as each point is measured, or with ``--json`` one object at the end. The measuring is backend/profile.py's.
+Prints a row as each point is measured, or with ``--json`` one object at the end. The measuring is backend/planning/context_profile.py's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kvdesk.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.engine import EngineEvent
-    from kvdesk.backend.profile import ProfileEvent, ProfilePoint, ProfileRequest, ProfileStopped
+    from kvdesk.backend.engine.engine import EngineEvent
+    from kvdesk.backend.planning.context_profile import ProfileEvent, ProfilePoint, ProfileRequest, ProfileStopped
 
 WIDTHS = (13, 9, 11, 7, 12, 12, 14, 14)
 HEADS = ("K/V", "tokens", "KV", "share", "predicted", "measured", "read tokens/s", "write tokens/s")
@@ -25,7 +25,7 @@ HEADS = ("K/V", "tokens", "KV", "share", "predicted", "measured", "read tokens/s
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags; defaults are those of backend/settings.py."""
-    from kvdesk.backend.profile import POINT_S
+    from kvdesk.backend.planning.context_profile import POINT_S
     from kvdesk.backend.settings import FLASH_ATTN
 
     parser.add_argument("model", type=Path, help="a GGUF file (of a split model: its first part)")
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure. Raises KvdeskError with the sentence to print."""
-    from kvdesk.backend.profile import write_csv
+    from kvdesk.backend.planning.context_profile import write_csv
 
     request = _request(args)
     if args.output:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> ProfileRequest:
-    from kvdesk.backend.profile import ProfileRequest
+    from kvdesk.backend.planning.context_profile import ProfileRequest
     from kvdesk.backend.settings import CACHE_TYPES, ContextSettings, EngineSettings, ModelSettings, context_problems
 
     def given(**names: str) -> dict[str, Any]:
@@ -94,14 +94,14 @@ def _request(args: argparse.Namespace) -> ProfileRequest:
 
 def _measure(request: ProfileRequest, outcome: _Outcome) -> None:
     from kvdesk import paths
-    from kvdesk.backend.calibration import Calibration
-    from kvdesk.backend.engine import Engine
-    from kvdesk.backend.machine import Machine
-    from kvdesk.backend.model_file import read_model_file
-    from kvdesk.backend.network_worker import check_worker
+    from kvdesk.backend.engine.engine import Engine
+    from kvdesk.backend.gguf.model_file import read_model_file
+    from kvdesk.backend.planning.calibration import Calibration
+    from kvdesk.backend.planning.context_profile import Profiler
+    from kvdesk.backend.planning.pricer import Pricer
     from kvdesk.backend.preferences import FILE_NAME, load_preferences
-    from kvdesk.backend.pricing import Pricer
-    from kvdesk.backend.profile import Profiler
+    from kvdesk.backend.system.machine import Machine
+    from kvdesk.backend.system.rpc_probe import check_worker
 
     for endpoint in request.settings.model.rpc_servers:
         check_worker(endpoint)
@@ -129,7 +129,7 @@ class _Outcome:
         self._is_json = is_json
 
     def add(self, event: ProfileEvent) -> None:
-        from kvdesk.backend.profile import ProfilePoint, ProfileProgress, ProfileStopped
+        from kvdesk.backend.planning.context_profile import ProfilePoint, ProfileProgress, ProfileStopped
 
         match event:
             case ProfileProgress():
@@ -145,7 +145,7 @@ class _Outcome:
                 print(f"\rkvdesk profile: {types} ends before {event.n_ctx:,} tokens: {event.reason}", file=sys.stderr)
 
     def _show(self, point: ProfilePoint) -> None:
-        from kvdesk.backend.log_report import size_text
+        from kvdesk.backend.session_log.report import size_text
 
         if self._is_json:
             return

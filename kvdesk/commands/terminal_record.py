@@ -18,9 +18,9 @@ from kvdesk import __version__, paths
 from kvdesk.errors import KvdeskError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.engine import EngineEvent
-    from kvdesk.backend.samples import Sample
+    from kvdesk.backend.engine.engine import EngineEvent
     from kvdesk.backend.settings import EngineSettings
+    from kvdesk.backend.system.samples import Sample
 
 
 class TerminalRecord:
@@ -28,11 +28,11 @@ class TerminalRecord:
 
     def __init__(self, overflow: str, on_warning: Callable[[str], None]) -> None:
         """``overflow`` is the policy at a full context; ``on_warning`` gets a sentence when memory gets short."""
-        from kvdesk.backend.machine import Machine
-        from kvdesk.backend.monitor import Monitor
+        from kvdesk.backend.planning.headroom_watch import HeadroomWatch
         from kvdesk.backend.preferences import FILE_NAME, load_preferences
-        from kvdesk.backend.recorder import Recorder
-        from kvdesk.backend.room_watch import RoomWatch
+        from kvdesk.backend.session_log.recorder import Recorder
+        from kvdesk.backend.system.machine import Machine
+        from kvdesk.backend.system.monitor import Monitor
 
         chosen, _ = load_preferences(paths.config_dir() / FILE_NAME)
         versions = {"llama-cpp-python": importlib.metadata.version("llama-cpp-python")}
@@ -42,7 +42,7 @@ class TerminalRecord:
         self._is_loaded = False
         self._settings: EngineSettings | None = None
         self._last: Sample | None = None
-        self._watch = RoomWatch()
+        self._watch = HeadroomWatch()
         self._recorder = Recorder(paths.sessions_dir(), "chat", __version__, versions, chosen.log_budget_bytes)
         self._monitor = Monitor(Machine().read)
         self._monitor.set_margin(chosen.margin_bytes)
@@ -65,9 +65,10 @@ class TerminalRecord:
 
     def follow(self, event: EngineEvent) -> None:
         """Record what ``event`` says, and let the next samples know of it."""
-        from kvdesk.backend import engine
-        from kvdesk.backend import messages as m
-        from kvdesk.backend.post_mortem import crash_values
+        from kvdesk.backend.engine import engine
+        from kvdesk.backend.engine.crash_report import crash_values
+        from kvdesk.backend.protocol import messages as m
+        from kvdesk.backend.protocol.facts import StopReason
 
         monitor, record = self._monitor, self._recorder.event
         match event:
@@ -107,9 +108,9 @@ class TerminalRecord:
             case m.TurnFinished():
                 monitor.set_kv(event.kv)
                 monitor.set_speed(None)
-                if event.stats.stop_reason is m.StopReason.CONTEXT_FULL:
+                if event.stats.stop_reason is StopReason.CONTEXT_FULL:
                     self._overflowed("The reply ended because the context is full", 0)
-                elif event.stats.stop_reason is m.StopReason.CANCELLED:
+                elif event.stats.stop_reason is StopReason.CANCELLED:
                     record("cancel", "The reply was stopped")
             case m.Failed():
                 if event.kind == "PromptTooLong":
@@ -154,7 +155,7 @@ class TerminalRecord:
         self._recorder.event("overflow", text, {"policy": self._overflow, "forgotten_tokens": forgotten_tokens})
 
     def _watch_room(self, sample: Sample) -> None:
-        from kvdesk.backend.plan import size_words
+        from kvdesk.backend.planning.plan import size_words
 
         for change in self._watch.feed(sample):
             if not change.worse:
@@ -172,9 +173,9 @@ class TerminalRecord:
         self._predict(path, settings)
 
     def _predict(self, path: Path, settings: EngineSettings) -> None:
-        from kvdesk.backend.calibration import Calibration
-        from kvdesk.backend.model_file import read_model_file
-        from kvdesk.backend.pricing import Pricer
+        from kvdesk.backend.gguf.model_file import read_model_file
+        from kvdesk.backend.planning.calibration import Calibration
+        from kvdesk.backend.planning.pricer import Pricer
 
         with contextlib.suppress(KvdeskError):  # the load itself will say what is wrong
             with Pricer(read_model_file(path), Calibration(paths.calibration_file())) as pricer:

@@ -1,6 +1,6 @@
 """``kvdesk worker``: lends this machine's memory and devices to a kvdesk on another one, by llama.cpp's own RPC server.
 
-The server runs in a child process (backend/rpc_worker.py); this one checks the address, says what is lent, and waits.
+The server runs in a child process (backend/processes/rpc_server_process.py); this one checks the address, says what is lent, and waits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
     from pathlib import Path
 
-    from kvdesk.backend.messages import Device
+    from kvdesk.backend.protocol.facts import Device
 
 START_S = 60.0
 """How long llama.cpp's libraries may take to load and the server to listen."""
@@ -33,7 +33,7 @@ NO_AUTHENTICATION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags."""
-    from kvdesk.backend.network_worker import DEFAULT_PORT
+    from kvdesk.backend.system.rpc_probe import DEFAULT_PORT
 
     parser.add_argument("--host", default="127.0.0.1", help="IPv4 address to listen on (this computer alone)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"port to listen on ({DEFAULT_PORT}); 0 is any")
@@ -86,7 +86,7 @@ def _serve(endpoint: str, n_threads: int) -> None:
     import multiprocessing
 
     from kvdesk import paths
-    from kvdesk.backend.rpc_worker import rpc_worker_main
+    from kvdesk.backend.processes.rpc_server_process import rpc_worker_main
 
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -116,7 +116,7 @@ def _serve(endpoint: str, n_threads: int) -> None:
 def _lent_devices(connection: Connection, process: SpawnProcess, log_path: Path) -> tuple[Device, ...]:
     from multiprocessing.connection import wait
 
-    from kvdesk.backend.rpc_worker import Lending
+    from kvdesk.backend.processes.rpc_server_process import Lending
 
     wait([connection, process.sentinel], START_S)
     answer = connection.recv() if connection.poll() else None
@@ -126,7 +126,7 @@ def _lent_devices(connection: Connection, process: SpawnProcess, log_path: Path)
 
 
 def _wait_until_listening(endpoint: str, process: SpawnProcess, log_path: Path) -> None:
-    from kvdesk.backend.network_worker import check_worker
+    from kvdesk.backend.system.rpc_probe import check_worker
 
     # a server on 0.0.0.0 is reached by way of this computer's own address
     own = endpoint.replace("0.0.0.0:", "127.0.0.1:", 1)
@@ -142,7 +142,7 @@ def _wait_until_listening(endpoint: str, process: SpawnProcess, log_path: Path) 
 
 def _offer(devices: Sequence[Device]) -> str:
     """What is lent, in words; the CPU's is what this machine can still give."""
-    from kvdesk.backend.machine import read_domains
+    from kvdesk.backend.system.machine import read_domains
 
     ram = next(domain for domain in read_domains() if domain.kind == "ram")
     sizes = [ram.available_bytes if device.kind == "cpu" else device.free_bytes for device in devices]
@@ -151,7 +151,7 @@ def _offer(devices: Sequence[Device]) -> str:
 
 
 def _why_ended(connection: Connection, process: SpawnProcess, log_path: Path) -> str:
-    from kvdesk.backend.post_mortem import explain
+    from kvdesk.backend.engine.crash_report import explain
 
     try:
         said = connection.recv() if connection.poll() else None

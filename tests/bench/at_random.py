@@ -29,12 +29,12 @@ from PySide6.QtWidgets import QPlainTextEdit
 
 from kvdesk import paths
 from kvdesk.backend import preferences
-from kvdesk.backend.engine import EngineState
+from kvdesk.backend.conversations.store import FILE_NAME
+from kvdesk.backend.engine.engine import EngineState
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.settings import OVERFLOWS, ContextSettings, EngineSettings, ModelSettings, SamplingSettings
-from kvdesk.backend.store import FILE_NAME
-from kvdesk.ui.app import App
-from kvdesk.ui.opening import make_application, open_window
+from kvdesk.ui.shell.application import App
+from kvdesk.ui.shell.open_window import make_application, open_window
 from tests.tiny_models import write_tiny
 
 PATIENCE_S = 30.0

@@ -20,7 +20,7 @@ import psutil
 from PySide6.QtWidgets import QApplication
 
 from kvdesk.ui.memory.live_chart import LiveChart
-from kvdesk.ui.theme import LIGHT, style_sheet
+from kvdesk.ui.widgets.theme import LIGHT, style_sheet
 from tests.fakes import memory_pictures as pictures
 
 HOURS_12 = 86_400
@@ -75,8 +75,8 @@ def session(app: QApplication) -> None:
     """A made-up 12-hour session straight into a plot, as the session window does."""
     import numpy as np
 
-    from kvdesk.ui.memory.domain_plot import DomainPlot
-    from kvdesk.ui.memory.series import SERIES
+    from kvdesk.ui.memory.plots.domain_plot import DomainPlot
+    from kvdesk.ui.memory.plots.series import SERIES
 
     times = 1000.0 + np.arange(HOURS_12) / 2
     noise = np.random.default_rng(1).random(HOURS_12)

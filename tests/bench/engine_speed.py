@@ -19,7 +19,7 @@ from statistics import median
 
 import psutil
 
-from kvdesk.backend import messages as m
+from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import ContextSettings
 from tests.bench.barest_loop import Barest, Speed
 from tests.bench.kv_convert import starter

@@ -14,7 +14,8 @@ from statistics import median
 
 import psutil
 
-from kvdesk.backend import messages as m
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import ChatTurn, GrowStep
 from kvdesk.backend.settings import ContextSettings
 from tests.bench.engine_speed import load_words, processor_of, show, story
 from tests.bench.kv_convert import starter
@@ -26,7 +27,7 @@ LONG = 32_768
 
 def growth_step(desk: Desk, model: Path, settings: ContextSettings, rounds: int) -> None:
     """2,048 cells, 1,500 of them full, then a batch that does not fit; beside it, an empty context of 4,096 made anew."""
-    steps: list[m.GrowStep] = []
+    steps: list[GrowStep] = []
     bare: list[float] = []
     for number in range(rounds):
         desk.load(model, dataclasses.replace(settings, allocation="reserve", n_ctx=2048))
@@ -96,7 +97,7 @@ def held(desk: Desk, model: Path, name: str, goal: str, n_threads: int) -> None:
         if allocation == "grow":
             words = text.split()
             n_words = len(words)
-            desk.engine.send(m.CountTokens(1, (m.ChatTurn("user", text),)))
+            desk.engine.send(m.CountTokens(1, (ChatTurn("user", text),)))
             n_words = 1000 * n_words // desk.until(m.TokensCounted).n_tokens
             desk.answer(" ".join(words[:n_words]))
         kv = desk.of(m.TurnFinished)[-1].kv if allocation == "grow" else desk.of(m.Loaded)[-1].context.kv

@@ -31,7 +31,7 @@ def timed(action: Callable[[], Any]) -> tuple[Any, float]:
 
 def starter() -> Path:
     """The starter model."""
-    from kvdesk.backend.models import starter_model
+    from kvdesk.backend.library.models import starter_model
 
     path = starter_model()
     assert path is not None, "make setup brings the starter model"

@@ -50,10 +50,10 @@ def main() -> None:
 def watch(folder: Path, engine_pid: int, seconds: float) -> None:
     """A 1 GiB engine, watched: first on a machine at rest, then with every core and this process's lock taken."""
     before = resident_bytes()
-    from kvdesk.backend.machine import Machine
-    from kvdesk.backend.messages import KvState
-    from kvdesk.backend.monitor import Monitor
-    from kvdesk.backend.recorder import Recorder
+    from kvdesk.backend.protocol.facts import KvState
+    from kvdesk.backend.session_log.recorder import Recorder
+    from kvdesk.backend.system.machine import Machine
+    from kvdesk.backend.system.monitor import Monitor
 
     times: list[float] = []
     monitor = Monitor(Machine().read, INTERVAL_S)
@@ -92,9 +92,9 @@ def watch(folder: Path, engine_pid: int, seconds: float) -> None:
 
 def reading(folder: Path) -> None:
     """Twelve hours of one GPU, made up, written and read."""
-    from kvdesk.backend.log_export import export
-    from kvdesk.backend.recorder import Recorder
-    from kvdesk.backend.session_log import open_session
+    from kvdesk.backend.session_log.export import export
+    from kvdesk.backend.session_log.reader import open_session
+    from kvdesk.backend.session_log.recorder import Recorder
     from tests.fakes.made_up_session import sample
 
     for gpu in (False, True):

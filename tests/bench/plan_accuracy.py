@@ -31,7 +31,7 @@ def main() -> int:
     chosen = tuple(args.architectures.split(",")) if args.architectures else ARCHITECTURES
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KVDESK_HOME"] = os.path.join(folder, "home")
-        from kvdesk.backend.models import starter_model
+        from kvdesk.backend.library.models import starter_model
 
         wrong = 0
         if not args.whole_process:
@@ -44,8 +44,8 @@ def main() -> int:
 
 def buffers(files: list[Path]) -> int:
     """Print what differs between plan and load; returns how many configurations do."""
-    from kvdesk.backend.dry_run import DryRun
-    from kvdesk.backend.model_file import read_model_file
+    from kvdesk.backend.gguf.model_file import read_model_file
+    from kvdesk.backend.planning.dry_run import DryRun
     from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
     from kvdesk.errors import KvdeskError
 
@@ -78,14 +78,15 @@ def buffers(files: list[Path]) -> int:
 
 def whole_process(folder: Path) -> int:
     """Print predicted against resident memory of an engine process; returns how many are off by more than the promise."""
-    from kvdesk.backend.calibration import Calibration
-    from kvdesk.backend.engine import Died, Engine
-    from kvdesk.backend.messages import ChatTurn, Failed, Generate, Loaded, TurnFinished
-    from kvdesk.backend.model_file import read_model_file
-    from kvdesk.backend.models import starter_model
-    from kvdesk.backend.pricing import Pricer
-    from kvdesk.backend.process_memory import family_memory
+    from kvdesk.backend.engine.engine import Died, Engine
+    from kvdesk.backend.gguf.model_file import read_model_file
+    from kvdesk.backend.library.models import starter_model
+    from kvdesk.backend.planning.calibration import Calibration
+    from kvdesk.backend.planning.pricer import Pricer
+    from kvdesk.backend.protocol.facts import ChatTurn
+    from kvdesk.backend.protocol.messages import Failed, Generate, Loaded, TurnFinished
     from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+    from kvdesk.backend.system.process_memory import family_memory
 
     wrong = 0
     print(f"{'model':16}{'n_ctx':>8}{'prompt':>8}{'predicted':>11}{'resident':>10}{'error':>8}  MiB")

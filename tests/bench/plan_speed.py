@@ -27,13 +27,13 @@ def main() -> int:
 
 def measure(home: Path) -> int:
     """The rows."""
-    from kvdesk.backend.calibration import Calibration
-    from kvdesk.backend.dry_run import DryRun
-    from kvdesk.backend.machine import read_domains
-    from kvdesk.backend.model_file import read_model_file
-    from kvdesk.backend.models import starter_model
-    from kvdesk.backend.pricing import Pricer
+    from kvdesk.backend.gguf.model_file import read_model_file
+    from kvdesk.backend.library.models import starter_model
+    from kvdesk.backend.planning.calibration import Calibration
+    from kvdesk.backend.planning.dry_run import DryRun
+    from kvdesk.backend.planning.pricer import Pricer
     from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
+    from kvdesk.backend.system.machine import read_domains
 
     path = starter_model()
     if path is None:

@@ -26,8 +26,8 @@ def child(rest_s: float) -> None:
     log.start(paths.log_dir())
     from PySide6.QtCore import QEvent, QObject, QTimer
 
-    from kvdesk.ui.opening import make_application
-    from kvdesk.ui.start import open_app
+    from kvdesk.ui.shell.open_window import make_application
+    from kvdesk.ui.shell.start import open_app
 
     class FirstPaint(QObject):
         """Notes when the window has been painted for the first time."""

@@ -21,13 +21,14 @@ import psutil
 from PySide6.QtCore import QEventLoop, QTimer
 
 from kvdesk import paths
-from kvdesk.backend import messages as m
 from kvdesk.backend import preferences
-from kvdesk.backend.engine import EngineEvent
+from kvdesk.backend.engine.engine import EngineEvent
 from kvdesk.backend.preferences import Preferences
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import TurnStats
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
-from kvdesk.ui.app import App
-from kvdesk.ui.opening import make_application, open_window
+from kvdesk.ui.shell.application import App
+from kvdesk.ui.shell.open_window import make_application, open_window
 from tests.bench.barest_loop import Barest, Speed
 from tests.bench.engine_speed import N_CTX, as_prompt, load_words, processor_of, ratio, show, story
 from tests.bench.kv_convert import starter
@@ -82,7 +83,7 @@ class Streamer:
         settled.exec()
         self._texts.clear()
         self.beat.start()
-        stats: list[m.TurnStats] = []
+        stats: list[TurnStats] = []
         wait = QEventLoop()
         connection = chat.reply_finished.connect(lambda one: (stats.append(one), wait.quit()))
         begun, processor_s = time.perf_counter(), processor_of(pid)

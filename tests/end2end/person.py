@@ -13,15 +13,15 @@ from pytestqt.qtbot import QtBot
 
 from kvdesk import paths
 from kvdesk.backend import preferences
-from kvdesk.backend.engine import EngineState
+from kvdesk.backend.engine.engine import EngineState
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
-from kvdesk.ui.app import App
 from kvdesk.ui.chat.message_column import Notice
 from kvdesk.ui.chat.message_footer import MessageFooter
 from kvdesk.ui.chat.message_view import MessageView
-from kvdesk.ui.field_editor import ChoiceBox
-from kvdesk.ui.opening import open_window
+from kvdesk.ui.settings.field_editor import ChoiceBox
+from kvdesk.ui.shell.application import App
+from kvdesk.ui.shell.open_window import open_window
 
 PATIENCE_MS = 60_000
 MODEL = ModelSettings(use_extra_bufts=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kvdesk import cli, paths
-from kvdesk.backend.session_log import Session, SessionEvent, find_session, open_session
+from kvdesk.backend.session_log.reader import Session, SessionEvent, find_session, open_session
 from tests.tiny_models import write_tiny
 
 GREEDY = ["--temperature", "0", "--threads", "1"]

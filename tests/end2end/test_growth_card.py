@@ -8,7 +8,7 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
-from kvdesk.backend import messages as m
+from kvdesk.backend.protocol.facts import StopReason, TurnStats
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
 from tests.end2end.conftest import StartApp
 from tests.end2end.person import Person
@@ -30,9 +30,9 @@ def waiting(start_app: StartApp, tmp_path: Path) -> Person:
     return person
 
 
-def take(person: Person, key: str) -> m.TurnStats:
+def take(person: Person, key: str) -> TurnStats:
     """Click the choice and wait for the reply's figures."""
-    finished: list[m.TurnStats] = []
+    finished: list[TurnStats] = []
     person.app.chat.reply_finished.connect(finished.append)
     QTest.mouseClick(person.window.growth_card.buttons[key], Qt.MouseButton.LeftButton)
     person.wait_until(lambda: finished)
@@ -42,7 +42,7 @@ def take(person: Person, key: str) -> m.TurnStats:
 def test_every_way_out_is_offered(waiting: Person) -> None:
     assert set(waiting.window.growth_card.buttons) == {"grow", "convert q8_0", "convert q4_0", "trim", "stop"}
     assert waiting.app.chat.is_replying
-    assert take(waiting, "stop").stop_reason is m.StopReason.CONTEXT_FULL
+    assert take(waiting, "stop").stop_reason is StopReason.CONTEXT_FULL
     assert not waiting.window.growth_card.isVisible()
     assert waiting.messages[-1]
 

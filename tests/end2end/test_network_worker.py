@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from kvdesk import cli, paths
-from kvdesk.backend.fallback import remember
-from kvdesk.backend.network_worker import check_worker
-from kvdesk.backend.session_log import find_session, open_session
+from kvdesk.backend.session_log.reader import find_session, open_session
+from kvdesk.backend.system.cpu_fallback import remember
+from kvdesk.backend.system.rpc_probe import check_worker
 from kvdesk.errors import EngineError
 from tests.tiny_models import write_tiny
 

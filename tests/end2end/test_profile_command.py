@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvdesk import cli, paths
-from kvdesk.backend.fallback import remember
+from kvdesk.backend.system.cpu_fallback import remember
 from tests.tiny_models import write_tiny
 
 

@@ -9,9 +9,9 @@ import pytest
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QCheckBox, QComboBox
 
-from kvdesk.backend.engine import EngineState
+from kvdesk.backend.engine.engine import EngineState
 from kvdesk.backend.settings import SamplingSettings
-from kvdesk.ui.profile_window import ProfileWindow
+from kvdesk.ui.windows.context_profile_window import ProfileWindow
 from tests.end2end.conftest import StartApp
 from tests.end2end.person import Person
 from tests.tiny_models import write_tiny

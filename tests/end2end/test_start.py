@@ -11,12 +11,12 @@ from tests.tiny_models import write_tiny
 
 BROKEN = """
 import sys
-import kvdesk.ui.app
+import kvdesk.ui.shell.application
 
 def broken(self, *_):
     raise RuntimeError("nothing works today")
 
-kvdesk.ui.app.App.__init__ = broken
+kvdesk.ui.shell.application.App.__init__ = broken
 from kvdesk.cli import main
 sys.exit(main([]))
 """

@@ -13,11 +13,11 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
-from kvdesk.backend import session_log
-from kvdesk.backend.engine import EngineState
-from kvdesk.backend.model_file import read_model_file
+from kvdesk.backend.engine.engine import EngineState
+from kvdesk.backend.gguf.model_file import read_model_file
+from kvdesk.backend.session_log import reader
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
-from kvdesk.ui.field_editor import NOTE_ROLE
+from kvdesk.ui.settings.field_editor import NOTE_ROLE
 from tests.end2end.conftest import StartApp
 from tests.tiny_models import write_tiny
 
@@ -312,7 +312,7 @@ def test_context_grows_with_a_long_reply(start_app: StartApp, tiny: Path, home: 
     assert any(fact.endswith("/ 2k tokens") for fact in person.window.model_bar.face_texts)
     person.app.close()
 
-    session = session_log.open_session(session_log.list_sessions(home / "data" / "sessions")[0].path)
+    session = reader.open_session(reader.list_sessions(home / "data" / "sessions")[0].path)
     kinds = [event.kind for event in session.events]
     assert [kind for kind in kinds if kind in WANTED] == ["start", "load", "ready", "grow", "grow", "predicted"]
     assert session.exit

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kvdesk.backend import messages as m
-from kvdesk.backend.engine import Died, Engine, EngineEvent
+from kvdesk.backend.engine.engine import Died, Engine, EngineEvent
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
 
 GREEDY = SamplingSettings(temperature=0.0, max_tokens=16)
@@ -57,11 +58,11 @@ class Desk:
     def ask(self, *contents: str, sampling: SamplingSettings = GREEDY, **more: Any) -> int:
         """Send contents as alternating user and assistant turns; returns the request id."""
         self._requests += 1
-        turns = tuple(m.ChatTurn(("user", "assistant")[i % 2], text) for i, text in enumerate(contents))
+        turns = tuple(ChatTurn(("user", "assistant")[i % 2], text) for i, text in enumerate(contents))
         self.engine.send(m.Generate(self._requests, more.pop("conversation_id", "c"), turns, sampling, **more))
         return self._requests
 
-    def answer(self, *contents: str, **more: Any) -> tuple[str, m.TurnStats]:
+    def answer(self, *contents: str, **more: Any) -> tuple[str, TurnStats]:
         """Ask and wait: the whole reply and its figures."""
         before = len(self.seen)
         self.ask(*contents, **more)

@@ -38,10 +38,11 @@ class Lab:
     def __init__(self, path: str) -> None:
         import llama_cpp.llama_cpp as lib
 
-        from kvdesk.backend.llama import kv_convert, kv_state, kv_transfer, library
+        from kvdesk.backend.llama import library
+        from kvdesk.backend.llama.kv import convert, state, transfer
 
         self.lib: Any = lib
-        self.convert, self.state, self.transfer, self.types = kv_convert, kv_state, kv_transfer, library.GGML_TYPES
+        self.convert, self.state, self.transfer, self.types = convert, state, transfer, library.GGML_TYPES
         self._silent = lib.llama_log_callback(lambda level, text, user_data: None)
         lib.llama_log_set(self._silent, ctypes.c_void_p(0))
         params = lib.llama_model_default_params()
@@ -125,7 +126,7 @@ class Lab:
         if self.n_vocab < 10_000:
             return [int(token) for token in np.random.default_rng(0).integers(5, self.n_vocab - 5, n)]
         text = b"".join(
-            (ROOT / "kvdesk/backend/llama" / name).read_bytes() for name in ("kv_state.py", "kv_convert.py")
+            (ROOT / "kvdesk/backend/llama" / name).read_bytes() for name in ("kv/state.py", "kv/convert.py")
         )
         ids = (self.lib.llama_token * len(text))()
         assert self.lib.llama_tokenize(self.vocab, text, len(text), ids, len(ids), True, False) > n

@@ -13,12 +13,12 @@ import gguf
 import psutil
 import pytest
 
-from kvdesk.backend.calibration import Calibration
-from kvdesk.backend.dry_run import DryRun, HelperDiedError
-from kvdesk.backend.footprint import DRY_RUN, ESTIMATE, Footprint
-from kvdesk.backend.messages import BufferKind
-from kvdesk.backend.model_file import read_model_file
-from kvdesk.backend.pricing import NO_REPACKING, Pricer
+from kvdesk.backend.gguf.model_file import read_model_file
+from kvdesk.backend.planning.calibration import Calibration
+from kvdesk.backend.planning.dry_run import DryRun, HelperDiedError
+from kvdesk.backend.planning.pricer import NO_REPACKING, Pricer
+from kvdesk.backend.protocol.facts import BufferKind
+from kvdesk.backend.protocol.footprint import DRY_RUN, ESTIMATE, Footprint
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.errors import PlanError, SettingsError
 from tests.plan_reality import RealLoads, differences
@@ -208,15 +208,15 @@ def test_repacked_weights_are_tried_before_they_are_counted_on(folder: Path, hom
 
 def test_the_log_alone_is_nearly_as_good(folder: Path) -> None:
     """What Windows gets, where the breakdown cannot be read."""
-    from kvdesk.backend.llama import breakdown
-    from kvdesk.backend.llama.planned import PlannedModel
+    from kvdesk.backend.llama.sizing import memory_breakdown
+    from kvdesk.backend.llama.sizing.no_alloc_model import PlannedModel
 
     for architecture in ("gemma3", "lfm2"):
         path = write_tiny(architecture, folder)
         model = PlannedModel(path, PLAIN.model, read_model_file(path).tensors)
         with pytest.MonkeyPatch.context() as patch:
             whole = model.footprint(PLAIN.context)
-            patch.setattr(breakdown, "read", lambda _context: None)
+            patch.setattr(memory_breakdown, "read", lambda _context: None)
             logged = model.footprint(PLAIN.context)
         model.close()
         assert logged.caches != ()
@@ -227,14 +227,14 @@ def test_the_log_alone_is_nearly_as_good(folder: Path) -> None:
 def test_what_is_too_large_to_ask_for_is_extended_from_what_is_not(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kvdesk.backend.llama import planned
+    from kvdesk.backend.llama.sizing import no_alloc_model
 
     path = write_tiny("lfm2", folder)
-    model = planned.PlannedModel(path, PLAIN.model, read_model_file(path).tensors)
+    model = no_alloc_model.PlannedModel(path, PLAIN.model, read_model_file(path).tensors)
     long, many = ContextSettings(n_ctx=65536), ContextSettings(n_ctx=16 * 512, n_seq_max=16)
     asked = [model.footprint(long), model.footprint(many)]
-    monkeypatch.setattr(planned, "LONGEST_ASKED", 16384)
-    monkeypatch.setattr(planned, "MOST_STATE_BYTES", 5000)
+    monkeypatch.setattr(no_alloc_model, "LONGEST_ASKED", 16384)
+    monkeypatch.setattr(no_alloc_model, "MOST_STATE_BYTES", 5000)
     extended = [model.footprint(long), model.footprint(many)]
     model.close()
     for exact, drawn in zip(asked, extended, strict=True):

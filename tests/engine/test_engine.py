@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvdesk.backend import messages as m
-from kvdesk.backend.engine import Died, EngineState, StateChanged
+from kvdesk.backend.engine.engine import Died, EngineState, StateChanged
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import ChatTurn, StopReason
 from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
 from tests.engine.harness import GREEDY, SAFE, Desk
 from tests.tiny_models import write_tiny
@@ -38,7 +39,7 @@ def test_a_second_turn_reads_only_what_is_new(desk: Desk, tmp_path: Path, family
     desk.load(write_tiny(family, tmp_path, chat_template=MARKED))
     first, before = desk.answer("Once upon a time there was a king")
     assert before.completion_tokens == 16
-    assert before.stop_reason is m.StopReason.LENGTH
+    assert before.stop_reason is StopReason.LENGTH
     _, stats = desk.answer("Once upon a time there was a king", first, "and then?")
     assert stats.reused_tokens == before.prompt_tokens + 16
     assert stats.reread_tokens == 0
@@ -107,7 +108,7 @@ def test_a_stop_in_a_long_prompt_keeps_what_was_read(desk: Desk, tmp_path: Path)
     desk.until(m.PromptProgress)
     desk.engine.stop()
     stats = desk.until(m.TurnFinished).stats
-    assert stats.stop_reason is m.StopReason.CANCELLED
+    assert stats.stop_reason is StopReason.CANCELLED
     assert stats.completion_tokens == 0
     _, stats = desk.answer("word " * 1200, sampling=SamplingSettings(temperature=0, max_tokens=1))
     assert stats.reused_tokens >= 64
@@ -119,7 +120,7 @@ def test_a_stop_while_writing_ends_the_reply_and_the_next_one_is_sound(desk: Des
     desk.ask("hello there", sampling=SamplingSettings(temperature=0.0, max_tokens=0))
     desk.until(m.TextGenerated)
     desk.engine.stop()
-    assert desk.until(m.TurnFinished).stats.stop_reason is m.StopReason.CANCELLED
+    assert desk.until(m.TurnFinished).stats.stop_reason is StopReason.CANCELLED
     assert desk.answer("hello there")[0] == expected
 
 
@@ -135,10 +136,10 @@ def test_a_stop_is_not_lost_to_what_is_asked_right_after_it(desk: Desk, tmp_path
         desk.until(m.TextGenerated)
         desk.engine.stop()
         second = desk.ask("hello there")
-        assert desk.until(m.TurnFinished).stats.stop_reason is m.StopReason.CANCELLED
+        assert desk.until(m.TurnFinished).stats.stop_reason is StopReason.CANCELLED
         before = len(desk.seen)
         finished = desk.until(m.TurnFinished)
-        assert (finished.request_id, finished.stats.stop_reason) == (second, m.StopReason.LENGTH)
+        assert (finished.request_id, finished.stats.stop_reason) == (second, StopReason.LENGTH)
         assert "".join(e.text for e in desk.seen[before:] if isinstance(e, m.TextGenerated)) == expected
 
 
@@ -154,7 +155,7 @@ def test_a_second_reply_that_waited_can_be_stopped_as_well(desk: Desk, tmp_path:
     assert desk.engine.state is EngineState.GENERATING
     desk.engine.stop()
     finished = desk.until(m.TurnFinished)
-    assert (finished.request_id, finished.stats.stop_reason) == (second, m.StopReason.CANCELLED)
+    assert (finished.request_id, finished.stats.stop_reason) == (second, StopReason.CANCELLED)
     assert desk.engine.state is EngineState.READY
 
 
@@ -165,7 +166,7 @@ def test_a_stop_ends_what_waits_as_well_and_keeps_what_is_loaded(desk: Desk, tmp
     desk.until(m.TextGenerated)
     desk.engine.load(path, EngineSettings(SAFE, ROOMY))
     desk.engine.stop()
-    assert desk.until(m.TurnFinished).stats.stop_reason is m.StopReason.CANCELLED
+    assert desk.until(m.TurnFinished).stats.stop_reason is StopReason.CANCELLED
     failed = desk.until(m.Failed)
     assert (failed.kind, failed.model_kept) == ("LoadCancelled", True)
     assert desk.engine.state is EngineState.READY
@@ -195,13 +196,13 @@ def test_a_stop_ends_the_wait_for_growth_whatever_else_waits(desk: Desk, tmp_pat
     finished = [desk.until(m.TurnFinished) for _ in range(3)]
     assert [one.request_id for one in finished[1:]] == [second, third]
     reasons = [one.stats.stop_reason for one in finished]
-    assert reasons == [m.StopReason.CANCELLED, m.StopReason.CANCELLED, m.StopReason.LENGTH]
+    assert reasons == [StopReason.CANCELLED, StopReason.CANCELLED, StopReason.LENGTH]
 
 
 def test_a_reply_without_limit_ends_at_the_context_length(desk: Desk, tmp_path: Path) -> None:
     desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=512, initial_ctx=256))
     _, stats = desk.answer("hello", sampling=SamplingSettings(temperature=0.0, max_tokens=0))
-    assert stats.stop_reason is m.StopReason.CONTEXT_FULL
+    assert stats.stop_reason is StopReason.CONTEXT_FULL
     assert 512 <= stats.prompt_tokens + stats.completion_tokens <= 513
 
 
@@ -221,7 +222,7 @@ def test_at_the_context_length_ask_asks_and_each_answer_is_taken(desk: Desk, tmp
         assert "context length of 512 tokens" in asked[0].failed
         assert asked[0].to_cells == 1024
         assert abs(stats.completion_tokens - tokens) < 40
-        assert (stats.stop_reason is m.StopReason.CONTEXT_FULL) is (action == "stop")
+        assert (stats.stop_reason is StopReason.CONTEXT_FULL) is (action == "stop")
         grown = desk.of(m.Grown)
         assert (grown[-1].context.n_ctx_limit if grown else 512) == n_ctx
 
@@ -283,7 +284,7 @@ def test_tokens_are_counted_while_a_reply_is_written(desk: Desk, tmp_path: Path)
     desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=4096))
     desk.ask("hello", sampling=SamplingSettings(temperature=0.0, max_tokens=2000))
     desk.until(m.TextGenerated)
-    desk.engine.send(m.CountTokens(77, (m.ChatTurn("user", "one two three"),)))
+    desk.engine.send(m.CountTokens(77, (ChatTurn("user", "one two three"),)))
     counted = desk.until(m.TokensCounted)
     assert counted.request_id == 77
     assert counted.n_tokens > 3
@@ -368,7 +369,7 @@ ORPHAN = """
 import sys, time
 from pathlib import Path
 from tests.engine.harness import Desk
-from kvdesk.backend import messages as m
+from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
 if __name__ == "__main__":
     desk = Desk(Path(sys.argv[2]))

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvdesk.backend import messages as m
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import BufferKind
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from tests.engine.harness import SAFE, Desk
 from tests.tiny_models import write_tiny
@@ -80,10 +81,10 @@ def test_buffers_of_a_real_load_are_weights_and_context_to_the_byte(desk: Desk, 
     path = write_tiny("lfm2", tmp_path)
     loaded = desk.load(path, CONTEXT)
     buffers = loaded.context.buffers
-    assert {buffer.kind for buffer in buffers} == set(m.BufferKind)
-    weights = sum(buffer.size_bytes for buffer in buffers if buffer.kind is m.BufferKind.WEIGHTS)
+    assert {buffer.kind for buffer in buffers} == set(BufferKind)
+    weights = sum(buffer.size_bytes for buffer in buffers if buffer.kind is BufferKind.WEIGHTS)
     assert 0 < path.stat().st_size - weights < 64 * 1024  # the header
-    context = sum(b.size_bytes for b in buffers if b.kind in (m.BufferKind.KV, m.BufferKind.RECURRENT))
+    context = sum(b.size_bytes for b in buffers if b.kind in (BufferKind.KV, BufferKind.RECURRENT))
     assert context == loaded.context.kv.bytes_allocated
 
 

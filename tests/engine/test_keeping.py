@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvdesk.backend import messages as m
-from kvdesk.backend.engine import Died
+from kvdesk.backend.engine.engine import Died
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import StopReason
 from kvdesk.backend.settings import ContextSettings
 from tests.engine.harness import Desk
 from tests.engine.test_engine import MARKED
@@ -157,7 +158,7 @@ def test_a_growth_that_finds_no_memory_is_asked_about_and_the_old_cells_are_back
 
         desk.growth = answer
         _, stats = desk.answer("x" * 3000, first, "y" * 1500)
-        assert stats.stop_reason is m.StopReason.CONTEXT_FULL
+        assert stats.stop_reason is StopReason.CONTEXT_FULL
         assert "could not make a context" in asked[-1].failed or "no memory to hold" in asked[-1].failed
         _, stats = desk.answer("x" * 3000, first, "go on")
         assert stats.reused_tokens >= before.prompt_tokens

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvdesk.backend.llama.kv_layout import BlockKind, CannotConvert
-from kvdesk.backend.llama.kv_state import cut_keeps_window, describe_state, sequence_state, without_passed_cells
+from kvdesk.backend.llama.kv.layout import BlockKind, CannotConvert
+from kvdesk.backend.llama.kv.state import cut_keeps_window, describe_state, sequence_state, without_passed_cells
 from tests.engine import kv_lab
 from tests.tiny_models import write_tiny
 

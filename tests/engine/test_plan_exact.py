@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from kvdesk.backend.dry_run import DryRun
-from kvdesk.backend.estimate import estimate
-from kvdesk.backend.messages import BufferKind
-from kvdesk.backend.model_file import read_model_file
+from kvdesk.backend.gguf.model_file import read_model_file
+from kvdesk.backend.planning.dry_run import DryRun
+from kvdesk.backend.planning.estimate import estimate
+from kvdesk.backend.protocol.facts import BufferKind
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.errors import PlanError
 from tests.plan_reality import REPOSITORY, RealLoads, differences

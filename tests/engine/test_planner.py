@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 
-from kvdesk.backend.planner import (
+from kvdesk.backend.planning.planner import (
     CapacityReady,
     ChoicesReady,
     Compared,

@@ -14,13 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from kvdesk.backend import messages as m
-from kvdesk.backend.calibration import Calibration
-from kvdesk.backend.engine import Engine, EngineEvent, EngineState
-from kvdesk.backend.machine import Machine
-from kvdesk.backend.model_file import read_model_file
-from kvdesk.backend.pricing import Pricer
-from kvdesk.backend.profile import (
+from kvdesk.backend.engine.engine import Engine, EngineEvent, EngineState
+from kvdesk.backend.gguf.model_file import read_model_file
+from kvdesk.backend.planning.calibration import Calibration
+from kvdesk.backend.planning.context_profile import (
     CSV_COLUMNS,
     ProfileEvent,
     ProfilePoint,
@@ -31,8 +28,12 @@ from kvdesk.backend.profile import (
     profile_lengths,
     write_csv,
 )
-from kvdesk.backend.samples import MachineReading
+from kvdesk.backend.planning.pricer import Pricer
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import Buffer, Device
 from kvdesk.backend.settings import ContextSettings, EngineSettings
+from kvdesk.backend.system.machine import Machine
+from kvdesk.backend.system.samples import MachineReading
 from kvdesk.errors import EngineDied
 from tests.engine.harness import SAFE, Desk
 from tests.tiny_models import write_tiny
@@ -128,7 +129,7 @@ class SmallMachine(Machine):
     room_bytes = 0
 
     def read(
-        self, engine_pid: int | None = None, devices: Sequence[m.Device] = (), buffers: Sequence[m.Buffer] = ()
+        self, engine_pid: int | None = None, devices: Sequence[Device] = (), buffers: Sequence[Buffer] = ()
     ) -> MachineReading:
         reading = super().read(engine_pid, devices, buffers)
         ram = reading.domains[0]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvdesk.backend.messages import KvState
-from kvdesk.backend.recorder import Recorder
-from kvdesk.backend.samples import DomainReading, MachineReading, Sample
+from kvdesk.backend.protocol.facts import KvState
+from kvdesk.backend.session_log.recorder import Recorder
+from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 
 KIB, GIB = 1024, 1024**3
 

@@ -7,13 +7,22 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
-from kvdesk.backend.calibration import Comparison, compare
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock, ContextFacts, KvState
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import CapacityCell, Curve, CurvePoint, DevicePlan, KvPlan, MemoryPlan, Option, Verdict
-from kvdesk.backend.samples import DomainReading, MachineReading, Sample
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning.calibration import Comparison, compare
+from kvdesk.backend.planning.plan import (
+    CapacityCell,
+    Curve,
+    CurvePoint,
+    DevicePlan,
+    KvPlan,
+    MemoryPlan,
+    Option,
+    Verdict,
+)
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock, ContextFacts, KvState
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import ContextSettings, EngineSettings
+from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 
 MIB = 1024**2
 GIB = 1024**3

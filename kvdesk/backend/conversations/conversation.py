@@ -1,6 +1,6 @@
 """Conversations as values: messages form a tree, an edit or a new reply is a new branch, nothing is overwritten.
 
-Pure: no storage (store.py), no files (chat_file.py), no engine. Any thread. Times are seconds since the epoch.
+Pure: no storage (store.py), no files (conversations/file_format.py), no engine. Any thread. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kvdesk.backend.messages import ChatTurn, StopReason, TurnStats
+from kvdesk.backend.protocol.facts import ChatTurn, StopReason, TurnStats
 from kvdesk.backend.settings import EngineSettings, SamplingSettings
 
 ROLES: tuple[str, ...] = ("user", "assistant")

@@ -11,8 +11,16 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from kvdesk.backend.chat import ROLES, Conversation, Message, active_path, new_id, stats_from_dict, stats_to_dict
-from kvdesk.backend.messages import TurnStats
+from kvdesk.backend.conversations.conversation import (
+    ROLES,
+    Conversation,
+    Message,
+    active_path,
+    new_id,
+    stats_from_dict,
+    stats_to_dict,
+)
+from kvdesk.backend.protocol.facts import TurnStats
 from kvdesk.backend.settings import OVERFLOWS, EngineSettings, SamplingSettings
 from kvdesk.errors import UsageError
 

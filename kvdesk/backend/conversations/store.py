@@ -18,9 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kvdesk.backend import search
-from kvdesk.backend.chat import Conversation, ConversationRow, Message, stats_from_dict, stats_to_dict
-from kvdesk.backend.schema import GONE, errors_in_words, migrate, transaction
+from kvdesk.backend.conversations import search
+from kvdesk.backend.conversations.conversation import (
+    Conversation,
+    ConversationRow,
+    Message,
+    stats_from_dict,
+    stats_to_dict,
+)
+from kvdesk.backend.conversations.schema import GONE, errors_in_words, migrate, transaction
 from kvdesk.backend.settings import EngineSettings, SamplingSettings
 from kvdesk.errors import StoreError
 

@@ -1,6 +1,6 @@
 """The store on a thread of its own, so that no window ever waits for a disk.
 
-Jobs run one after another in the order they were handed in; results are told on that thread (ui/bridge.py brings
+Jobs run one after another in the order they were handed in; results are told on that thread (ui/controllers/bridge.py brings
 them to Qt's).
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kvdesk.backend.store import ConversationStore
+from kvdesk.backend.conversations.store import ConversationStore
 from kvdesk.errors import StoreError
 
 T = TypeVar("T")

@@ -21,11 +21,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from kvdesk.backend import messages as m
-from kvdesk.backend import post_mortem
-from kvdesk.backend.proc_text import read_text
+from kvdesk.backend.engine import crash_report
+from kvdesk.backend.processes.engine_process import worker_main
+from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import EngineSettings
-from kvdesk.backend.worker import worker_main
+from kvdesk.backend.system.procfs import read_text
 from kvdesk.errors import EngineDied
 
 log = logging.getLogger(__name__)
@@ -333,7 +333,7 @@ class Engine:
             self._process.kill()
         _reap(self._process, TERMINATE_WAIT_S)
         during, request_id = self._state, self._request_id
-        error = post_mortem.explain(
+        error = crash_report.explain(
             self._process.exitcode,
             read_log(self._log_path),
             _DOING.get(during, "working"),

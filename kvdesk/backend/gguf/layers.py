@@ -5,8 +5,8 @@ The rules are llama.cpp's (the docstrings say where from), the names it knows ar
 
 from __future__ import annotations
 
-from kvdesk.backend import architectures
-from kvdesk.backend.header_facts import HeaderFacts
+from kvdesk.backend.gguf import architectures
+from kvdesk.backend.gguf.metadata import HeaderFacts
 
 MAX_EXPERTS = 1024
 """llama-hparams.h, LLAMA_MAX_EXPERTS."""

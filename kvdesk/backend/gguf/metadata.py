@@ -1,6 +1,6 @@
 """Checked access to the metadata of one GGUF header: every missing, mistyped or impossible value names its key.
 
-What the values mean is layer_facts.py's and model_file.py's. Any thread or process.
+What the values mean is gguf/layers.py's and model_file.py's. Any thread or process.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from kvdesk.backend.gguf_header import GgufHeader, MetadataValue, refusal
+from kvdesk.backend.gguf.header import GgufHeader, MetadataValue, refusal
 from kvdesk.errors import ModelFileError
 
 _NOT_A_MODEL: Mapping[str, str] = {

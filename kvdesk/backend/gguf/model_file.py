@@ -1,6 +1,6 @@
 """A GGUF model's header as a ModelFile: what it is, how it attends, what tensors it has; fast, no weights read.
 
-The raw format is gguf_header.py's, the reading of keys header_facts.py's, the rules for layers layer_facts.py's, exact
+The raw format is gguf/header.py's, the reading of keys gguf/metadata.py's, the rules for layers gguf/layers.py's, exact
 memory figures are the dry run's. Any thread or process; the cost is one pass over the header (tens of milliseconds for a large vocabulary).
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvdesk.backend import architectures, layer_facts
-from kvdesk.backend.gguf_header import (
+from kvdesk.backend.gguf import architectures, layers
+from kvdesk.backend.gguf.header import (
     MAX_HEADER_BYTES,
     MAX_TENSORS,
     ArraySummary,
@@ -26,7 +26,7 @@ from kvdesk.backend.gguf_header import (
     read_header,
     refusal,
 )
-from kvdesk.backend.header_facts import HeaderFacts
+from kvdesk.backend.gguf.metadata import HeaderFacts
 from kvdesk.errors import ModelFileError
 
 MAX_LAYERS = 512
@@ -229,14 +229,14 @@ def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[Gg
     default_size = n_embd // heads[0] if heads[0] else 0
     head_size_k = facts.of_arch("attention.key_length", default_size) if heads[0] else 0
     head_size_v = facts.of_arch("attention.value_length", default_size) if heads[0] else 0
-    window, windowed = layer_facts.window(facts, n_layer, n_layer_all)
-    recurrent = layer_facts.recurrent_layers(facts, n_layer, n_layer_all, heads_kv)
+    window, windowed = layers.window(facts, n_layer, n_layer_all)
+    recurrent = layers.recurrent_layers(facts, n_layer, n_layer_all, heads_kv)
     n_head, n_head_kv = heads[:n_layer], heads_kv[:n_layer]
     is_hybrid = facts.architecture in architectures.HYBRID
-    attending = layer_facts.attending_layers(facts, n_head_kv, recurrent)
+    attending = layers.attending_layers(facts, n_head_kv, recurrent)
     is_mla = facts.architecture in architectures.MLA
     caches_mla = is_mla and facts.of_arch("attention.key_length_mla", 0) > 0
-    expert_count, expert_used_count = layer_facts.experts(facts, n_layer_all)
+    expert_count, expert_used_count = layers.experts(facts, n_layer_all)
     kv_lora_rank = facts.of_arch("attention.kv_lora_rank", 0) if is_mla else 0
     n_vocab = _n_vocab(facts)
     file_type = facts.integer("general.file_type") if "general.file_type" in facts.metadata else None
@@ -263,7 +263,7 @@ def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[Gg
         sliding_window=window,
         windowed_layers=windowed,
         recurrent_layers=recurrent,
-        cached_layers=layer_facts.cached_layers(facts, attending),
+        cached_layers=layers.cached_layers(facts, attending),
         kv_lora_rank=kv_lora_rank or None,
         caches_latent=caches_mla or facts.architecture in architectures.KEYS_ONLY,
         expert_count=expert_count,
@@ -271,7 +271,7 @@ def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[Gg
         is_recurrent=facts.architecture in architectures.RECURRENT,
         is_hybrid=is_hybrid,
         is_causal=facts.flag(f"{facts.architecture}.attention.causal", True),
-        attention=layer_facts.attention_labels(
+        attention=layers.attention_labels(
             n_head, n_head_kv, attending, is_mla, caches_mla, window, recurrent, is_hybrid
         ),
         file_type=file_type,

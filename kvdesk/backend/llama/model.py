@@ -12,7 +12,7 @@ from typing import Any
 
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.library import lib
-from kvdesk.backend.messages import ModelFacts
+from kvdesk.backend.protocol.facts import ModelFacts
 from kvdesk.backend.settings import ModelSettings
 from kvdesk.errors import LoadCancelled, ModelFileError
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
-from kvdesk.backend.messages import ChatTurn
+from kvdesk.backend.protocol.facts import ChatTurn
 from kvdesk.errors import EngineError
 
 _MARK = "\ue000{}\ue001"

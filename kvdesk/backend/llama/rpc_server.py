@@ -1,12 +1,12 @@
 """The other side of llama.cpp's RPC backend: lends this machine's devices to one program after another. Worker process
-only; the address and the process are backend/rpc_worker.py's."""
+only; the address and the process are backend/processes/rpc_server_process.py's."""
 
 from __future__ import annotations
 
 import ctypes
 
 from kvdesk.backend.llama import library
-from kvdesk.backend.messages import Device
+from kvdesk.backend.protocol.facts import Device
 from kvdesk.errors import EngineError
 
 _pointer = ctypes.c_void_p

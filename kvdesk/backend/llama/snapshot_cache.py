@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kvdesk.backend.conversations.snapshots import SnapshotKey, SnapshotStore, model_identity
 from kvdesk.backend.llama import library
-from kvdesk.backend.llama.kv_transfer import restore_sequence, save_sequence
-from kvdesk.backend.llama.session import ContextFull, GrowQuestion, Session, common_prefix
-from kvdesk.backend.messages import SnapshotPlace
-from kvdesk.backend.snapshots import SnapshotKey, SnapshotStore, model_identity
+from kvdesk.backend.llama.kv.conversation_cells import ContextFull, ConversationCells, GrowQuestion, common_prefix
+from kvdesk.backend.llama.kv.transfer import restore_sequence, save_sequence
+from kvdesk.backend.protocol.messages import SnapshotPlace
 from kvdesk.errors import EngineError
 
 MIN_TOKENS = 32
 """Fewer are read again faster than a file is opened."""
 
 
-class Keeper:
+class SnapshotCache:
     """The snapshots of one loaded model."""
 
     def __init__(self, place: SnapshotPlace, model_parts: Sequence[Path]) -> None:
@@ -28,7 +28,7 @@ class Keeper:
         self._model_id = model_identity(*model_parts)
         self._kept: tuple[SnapshotKey, list[int]] | None = None
 
-    def keep(self, session: Session) -> bool:
+    def keep(self, session: ConversationCells) -> bool:
         """Save the cells if they changed since they were kept last; True when something was written."""
         key = self._key(session, session.conversation_id)
         now = (key, list(session.tokens))
@@ -41,7 +41,9 @@ class Keeper:
         self._kept = now
         return written
 
-    def bring_back(self, session: Session, conversation_id: str, prompt: Sequence[int], ask: GrowQuestion) -> int:
+    def bring_back(
+        self, session: ConversationCells, conversation_id: str, prompt: Sequence[int], ask: GrowQuestion
+    ) -> int:
         """Fill the cells with those kept for ``conversation_id`` if that spares more of ``prompt`` than what is there;
         returns how many tokens came back."""
         head = self._store.peek(conversation_id)
@@ -62,7 +64,7 @@ class Keeper:
         self._kept = (snapshot.key, list(snapshot.tokens))
         return len(snapshot.tokens)
 
-    def _key(self, session: Session, conversation_id: str) -> SnapshotKey:
+    def _key(self, session: ConversationCells, conversation_id: str) -> SnapshotKey:
         settings = session.settings
         engine = f"{library.lib_version()} {library.state_layout(settings)}"
         return SnapshotKey(

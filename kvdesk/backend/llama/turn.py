@@ -6,21 +6,25 @@ import codecs
 import time
 from collections.abc import Callable, Sequence
 
-from kvdesk.backend.llama.keeper import Keeper
+from kvdesk.backend.llama.kv.conversation_cells import (
+    Cancelled,
+    ContextFull,
+    ConversationCells,
+    GrowQuestion,
+    common_prefix,
+)
 from kvdesk.backend.llama.prompt import Prompt
 from kvdesk.backend.llama.sampler import Sampler
-from kvdesk.backend.llama.session import Cancelled, ContextFull, GrowQuestion, Session, common_prefix
-from kvdesk.backend.messages import (
-    ChatTurn,
+from kvdesk.backend.llama.snapshot_cache import SnapshotCache
+from kvdesk.backend.protocol.facts import ChatTurn, StopReason, TurnStats
+from kvdesk.backend.protocol.messages import (
     Event,
     Forgot,
     Generate,
     KvChanged,
     PromptProgress,
-    StopReason,
     TextGenerated,
     TurnFinished,
-    TurnStats,
 )
 from kvdesk.errors import PromptTooLong
 
@@ -71,9 +75,9 @@ class Turn:
 
     def __init__(
         self,
-        session: Session,
+        session: ConversationCells,
         prompt: Prompt,
-        keeper: Keeper | None,
+        keeper: SnapshotCache | None,
         request: Generate,
         send: Callable[[Event], None],
         ask: GrowQuestion,

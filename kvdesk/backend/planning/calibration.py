@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.gguf_header import ArraySummary
-from kvdesk.backend.messages import Buffer, BufferKind
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import MIB, RAM, MemoryPlan, Overhead, domain_name
+from kvdesk.backend.gguf.header import ArraySummary
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning.plan import MIB, RAM, MemoryPlan, Overhead, domain_name
+from kvdesk.backend.protocol.facts import Buffer, BufferKind
+from kvdesk.backend.protocol.footprint import Footprint
 
 log = logging.getLogger(__name__)
 

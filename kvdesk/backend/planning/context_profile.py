@@ -14,18 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from kvdesk.backend import messages as m
-from kvdesk.backend.engine import Died, EngineEvent, FellBack
-from kvdesk.backend.fallback import remember, remembered
+from kvdesk.backend.engine.engine import Died, EngineEvent, FellBack
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import ContextFacts, Device
 from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.system.cpu_fallback import remember, remembered
 from kvdesk.errors import EngineError, SettingsError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.engine import Engine
-    from kvdesk.backend.machine import Machine
-    from kvdesk.backend.plan import MemoryPlan
-    from kvdesk.backend.pricing import Pricer
-    from kvdesk.backend.samples import DomainReading
+    from kvdesk.backend.engine.engine import Engine
+    from kvdesk.backend.planning.plan import MemoryPlan
+    from kvdesk.backend.planning.pricer import Pricer
+    from kvdesk.backend.system.machine import Machine
+    from kvdesk.backend.system.samples import DomainReading
 
 SHORTEST = 512
 CELL_STEP = 256
@@ -125,8 +126,8 @@ class Profiler:
         self._machine = machine
         self._fallback_path = fallback_path
         self._cancelled = threading.Event()
-        self._devices: tuple[m.Device, ...] = ()
-        self._context: m.ContextFacts | None = None
+        self._devices: tuple[Device, ...] = ()
+        self._context: ContextFacts | None = None
         self._request: ProfileRequest
         self._base: EngineSettings
         self._done = self._total = 0
@@ -218,7 +219,7 @@ class Profiler:
             raise EngineError(event.sentence)
         return event
 
-    def _may_grow(self, before: m.ContextFacts, settings: EngineSettings) -> bool:
+    def _may_grow(self, before: ContextFacts, settings: EngineSettings) -> bool:
         used = before.kv.bytes_used
         cost = self._pricer.growth(settings, before.n_ctx, settings.context.n_ctx, used, self._readings())
         return cost.fits is not False

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from kvdesk import paths
-from kvdesk.backend.dry_run_worker import Answer, Subject, TryRepacking, helper_main
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.processes.dry_run_process import Answer, Subject, TryRepacking, helper_main
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.errors import PlanError, SettingsError
 

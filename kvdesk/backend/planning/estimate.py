@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kvdesk.backend.architectures import DIFFUSION
-from kvdesk.backend.footprint import ESTIMATE, Footprint
-from kvdesk.backend.gguf_header import Tensor
-from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock, Device
-from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.gguf.architectures import DIFFUSION
+from kvdesk.backend.gguf.header import Tensor
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock, Device
+from kvdesk.backend.protocol.footprint import ESTIMATE, Footprint
 from kvdesk.backend.settings import BITS_PER_VALUE, QUANTIZED_CACHE_TYPES, ContextSettings, EngineSettings, pad256
 
 CPU = Device("CPU", "", "cpu", None, None)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.messages import BufferKind
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import DevicePlan, MemoryPlan, size_words
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning.plan import DevicePlan, MemoryPlan, size_words
+from kvdesk.backend.protocol.facts import BufferKind
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings
 
 TABLE_LENGTHS = (8192, 32768, 131072)

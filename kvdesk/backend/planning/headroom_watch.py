@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdesk.backend.plan import alarm
-from kvdesk.backend.samples import Sample
+from kvdesk.backend.planning.plan import alarm
+from kvdesk.backend.system.samples import Sample
 
 HYSTERESIS_BYTES = 128 * 1024 * 1024
 """Room must exceed a threshold by this much before its alarm ends: a reading that trembles warns once."""
@@ -24,7 +24,7 @@ class RoomChanged:
     room_bytes: int
 
 
-class RoomWatch:
+class HeadroomWatch:
     """Feed it every sample; it answers with the crossings."""
 
     def __init__(self) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import RAM, MemoryPlan, Option
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning.plan import RAM, MemoryPlan, Option
 from kvdesk.backend.settings import QUANTIZED_CACHE_TYPES, ContextSettings, EngineSettings, context_problems
 from kvdesk.errors import SettingsError
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.messages import Buffer, BufferKind, Device
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings
 
 GIB = 1024**3

@@ -1,4 +1,4 @@
-"""Answers "what would this cost?" for the window without making it wait: a thread of its own around pricing.py.
+"""Answers "what would this cost?" for the window without making it wait: a thread of its own around planning/pricer.py.
 
 Latest wins: while a slider moves, only the newest question of each kind is answered. Callbacks run on the planner's
 thread (the bridge turns them into signals). The model's header, the helper and all answers are kept for the model asked
@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvdesk.backend.calibration import Calibration, Comparison, compare
-from kvdesk.backend.messages import Buffer
-from kvdesk.backend.model_file import ModelFile, read_model_file
-from kvdesk.backend.plan import DEFAULT_MARGIN_BYTES, CapacityCell, Curve, GrowthCost, MemoryPlan, Reading
-from kvdesk.backend.pricing import CURVE_POINTS, Pricer
+from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
+from kvdesk.backend.planning.calibration import Calibration, Comparison, compare
+from kvdesk.backend.planning.plan import DEFAULT_MARGIN_BYTES, CapacityCell, Curve, GrowthCost, MemoryPlan, Reading
+from kvdesk.backend.planning.pricer import CURVE_POINTS, Pricer
+from kvdesk.backend.protocol.facts import Buffer
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.errors import KvdeskError, SettingsError
 

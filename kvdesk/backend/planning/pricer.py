@@ -12,19 +12,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from kvdesk import paths
-from kvdesk.backend import options
-from kvdesk.backend.calibration import Calibration
-from kvdesk.backend.cost_line import CostLine
-from kvdesk.backend.dry_run import DryRun, HelperDiedError
-from kvdesk.backend.estimate import estimate
-from kvdesk.backend.explain import TABLE_LENGTHS, TABLE_TYPES, formula_bytes
-from kvdesk.backend.fallback import remember
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.gpu import GpuReading, Nvml
-from kvdesk.backend.machine import match_devices
-from kvdesk.backend.messages import BufferKind, Device
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import (
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning import options
+from kvdesk.backend.planning.calibration import Calibration
+from kvdesk.backend.planning.cost_curve import CostLine
+from kvdesk.backend.planning.dry_run import DryRun, HelperDiedError
+from kvdesk.backend.planning.estimate import estimate
+from kvdesk.backend.planning.explain import TABLE_LENGTHS, TABLE_TYPES, formula_bytes
+from kvdesk.backend.planning.plan import (
     DEFAULT_MARGIN_BYTES,
     CapacityCell,
     Curve,
@@ -36,7 +31,12 @@ from kvdesk.backend.plan import (
     make_plan,
     with_max_n_ctx,
 )
+from kvdesk.backend.protocol.facts import BufferKind, Device
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import ContextSettings, EngineSettings, pad256
+from kvdesk.backend.system.cpu_fallback import remember
+from kvdesk.backend.system.machine import match_devices
+from kvdesk.backend.system.nvml import GpuReading, Nvml
 from kvdesk.errors import PlanError, SettingsError
 
 log = logging.getLogger(__name__)

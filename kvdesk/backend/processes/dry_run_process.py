@@ -18,13 +18,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.gguf_header import Tensor
+from kvdesk.backend.gguf.header import Tensor
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings, ModelSettings
 from kvdesk.errors import KvdeskError, PlanError, SettingsError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.llama.planned import PlannedModel
+    from kvdesk.backend.llama.sizing.no_alloc_model import PlannedModel
 
 _KEPT_MODELS = 4
 """Opened variants of the model (GPU layers, repacking) kept at once; each is some megabytes."""
@@ -110,7 +110,7 @@ class _Helper:
         """What ``question`` asks for, or why not."""
         try:
             if isinstance(question, TryRepacking):
-                from kvdesk.backend.llama.repack_probe import try_extra_buffer_types
+                from kvdesk.backend.llama.sizing.repack_probe import try_extra_buffer_types
 
                 try_extra_buffer_types()
                 return Answer()
@@ -121,21 +121,22 @@ class _Helper:
             return Answer(failure=str(error))
 
     def _footprint(self, settings: EngineSettings) -> Footprint:
-        from kvdesk.backend.llama.stand_in import renamed
+        from kvdesk.backend.llama.sizing.local_rpc_server import renamed
 
         self._connect()
         return renamed(self._model(settings.model).footprint(settings.context), self._stand_ins)
 
     def _connect(self) -> None:
         """Make every network worker a device of this process; one that is busy is replaced by a server in here."""
-        from kvdesk.backend.llama import library, stand_in
+        from kvdesk.backend.llama import library
+        from kvdesk.backend.llama.sizing import local_rpc_server
 
         if self._connected:
             return
         library.start()
         for endpoint in self._rpc_servers:
-            if stand_in.is_busy(endpoint):
-                address = stand_in.start()
+            if local_rpc_server.is_busy(endpoint):
+                address = local_rpc_server.start()
                 self._stand_ins[address] = endpoint
             else:
                 address = endpoint
@@ -152,8 +153,8 @@ class _Helper:
         return model
 
     def _open(self, settings: ModelSettings) -> PlannedModel:
-        from kvdesk.backend.llama.header_copy import write_header_copies
-        from kvdesk.backend.llama.planned import PlannedModel
+        from kvdesk.backend.llama.sizing.header_only_copy import write_header_copies
+        from kvdesk.backend.llama.sizing.no_alloc_model import PlannedModel
 
         subject = self._subject
         try:

@@ -19,16 +19,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvdesk.backend import messages as m
+from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import ContextSettings
 from kvdesk.errors import ContextFailed, EngineError, KvdeskError, LoadCancelled, PromptTooLong
 
 if TYPE_CHECKING:
-    from kvdesk.backend.llama.keeper import Keeper
+    from kvdesk.backend.llama.kv.conversation_cells import ConversationCells
     from kvdesk.backend.llama.library import AbortFlag
     from kvdesk.backend.llama.model import Model
     from kvdesk.backend.llama.prompt import Prompt
-    from kvdesk.backend.llama.session import Session
+    from kvdesk.backend.llama.snapshot_cache import SnapshotCache
 
 IDLE_S = 5.0
 """After this long without a command the open conversation's cells are kept: what a crash later can cost."""
@@ -42,7 +42,7 @@ def worker_main(connection: Connection, log_path: str, environment: dict[str, st
     os.environ.update(environment)
     _print_to(Path(log_path))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is the app's to answer
-    Worker(connection).run()
+    EngineProcess(connection).run()
     sys.stderr.flush()
     os._exit(0)  # model and context are freed; finalizing an interpreter with a thread in a read can hang
 
@@ -56,7 +56,7 @@ def _print_to(path: Path) -> None:
     faulthandler.enable(file=2, all_threads=True)
 
 
-class Worker:
+class EngineProcess:
     """One model and one session at most."""
 
     def __init__(self, connection: Connection) -> None:
@@ -70,8 +70,8 @@ class Worker:
         self._vocabulary = threading.Lock()
         self._model: Model | None = None
         self._prompt: Prompt | None = None
-        self._session: Session | None = None
-        self._keeper: Keeper | None = None
+        self._session: ConversationCells | None = None
+        self._keeper: SnapshotCache | None = None
         self._request_id = 0
         self._abort: AbortFlag
 
@@ -186,12 +186,12 @@ class Worker:
                 raise EngineError(f"{type(command).__name__} is no command.")
 
     def _load(self, command: m.Load) -> None:
+        from kvdesk.backend.gguf.model_file import read_model_file
         from kvdesk.backend.llama import library
-        from kvdesk.backend.llama.keeper import Keeper
+        from kvdesk.backend.llama.kv.conversation_cells import ConversationCells
         from kvdesk.backend.llama.model import Model, check_accepted
         from kvdesk.backend.llama.prompt import Prompt
-        from kvdesk.backend.llama.session import Session
-        from kvdesk.backend.model_file import read_model_file
+        from kvdesk.backend.llama.snapshot_cache import SnapshotCache
 
         if self._abort.is_set():
             raise LoadCancelled("The load was cancelled.")  # before what is loaded is let go
@@ -213,7 +213,7 @@ class Worker:
         model = Model(command.path, command.settings.model, progress, self._abort)
         try:
             model.require_chat()
-            session = Session(model, command.settings.context, self._abort)
+            session = ConversationCells(model, command.settings.context, self._abort)
         except KvdeskError:
             model.close()
             raise
@@ -223,7 +223,7 @@ class Worker:
         self._session = session
         session.is_memory_short = lambda: _is_short(command.margin_bytes)
         if command.snapshots:
-            self._keeper = Keeper(command.snapshots, file.part_paths)
+            self._keeper = SnapshotCache(command.snapshots, file.part_paths)
         session.on_grown = lambda step: self._send(m.Grown(step, session.facts("moved", step.ms)))
         session.on_changed = lambda: self._send(m.ContextMade(session.facts("converted")))
         self._send(m.Warming())
@@ -248,13 +248,13 @@ class Worker:
                 self._model.close()
         self._session = self._model = None
 
-    def _ready(self) -> tuple[Session, Prompt]:
+    def _ready(self) -> tuple[ConversationCells, Prompt]:
         if not self._session or not self._prompt:
             raise EngineError("No model is loaded; open one first.")
         return self._session, self._prompt
 
     def _set_context(self, settings: ContextSettings) -> None:
-        from kvdesk.backend.llama.session import Cancelled
+        from kvdesk.backend.llama.kv.conversation_cells import Cancelled
 
         session, _ = self._ready()
         started = time.monotonic()
@@ -292,9 +292,9 @@ class Worker:
 
 def _is_short(margin_bytes: int) -> bool:
     """Whether less than the margin can still be had, in RAM or on a device."""
-    from kvdesk.backend.cgroup import memory_groups
     from kvdesk.backend.llama import library
-    from kvdesk.backend.machine import read_ram
+    from kvdesk.backend.system.cgroup import memory_groups
+    from kvdesk.backend.system.machine import read_ram
 
     free = [read_ram(groups=memory_groups()).available_bytes, *(device.free_bytes for device in library.devices())]
     return any(amount is not None and amount < margin_bytes for amount in free)

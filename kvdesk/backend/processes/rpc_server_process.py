@@ -1,6 +1,6 @@
 """The process behind ``kvdesk worker``: runs llama.cpp's own RPC server, and ends when the pipe to its parent does.
 
-It may die of what its clients send (llama.cpp aborts); worker_command.py sees that and says so.
+It may die of what its clients send (llama.cpp aborts); commands/worker.py sees that and says so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from kvdesk.backend.messages import Device
+from kvdesk.backend.protocol.facts import Device
 from kvdesk.errors import KvdeskError
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock, Device
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock, Device
 from kvdesk.backend.settings import EngineSettings
 
 DRY_RUN = "dry-run"

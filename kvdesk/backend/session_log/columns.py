@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvdesk.backend.session_rows import HEAD, KIB, UNKNOWN, frame_seq_of, sample_size
+from kvdesk.backend.session_log.rows import HEAD, KIB, UNKNOWN, frame_seq_of, sample_size
 
 Floats = NDArray[np.float64]
 
@@ -91,7 +91,7 @@ class Columns:
 
 
 def make_columns(rows: Sequence[bytes], frames: Mapping[int, Mapping[str, Any]]) -> Columns:
-    """The columns of intact packed samples (session_rows.py) and the frames they refer to."""
+    """The columns of intact packed samples (session_log/rows.py) and the frames they refer to."""
     n = len(rows)
     seqs = sorted(frames)
     at = np.searchsorted(seqs, np.fromiter(map(frame_seq_of, rows), dtype=np.int64, count=n)).astype(np.intp)
@@ -136,7 +136,7 @@ def _predicted(name: str, frame: Mapping[str, Any]) -> float | None:
 
 
 def _row_type(n_domains: int) -> np.dtype[Any]:
-    """A packed sample as numpy sees it; HEAD, BODY, DOMAIN and CHECK of session_rows.py."""
+    """A packed sample as numpy sees it; HEAD, BODY, DOMAIN and CHECK of session_log/rows.py."""
     row = np.dtype(
         [
             ("head", f"V{HEAD.size}"),

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from kvdesk.backend.log_report import report
-from kvdesk.backend.messages import KvState
-from kvdesk.backend.samples import DomainReading, Sample
-from kvdesk.backend.session_log import Session, SessionEvent
+from kvdesk.backend.protocol.facts import KvState
+from kvdesk.backend.session_log.reader import Session, SessionEvent
+from kvdesk.backend.session_log.report import report
+from kvdesk.backend.system.samples import DomainReading, Sample
 from kvdesk.errors import StoreError, UsageError
 
 FORMATS = ("csv", "jsonl", "md")
@@ -79,7 +79,7 @@ def write_jsonl(session: Session, file: TextIO) -> None:
 
 
 def write_markdown(session: Session, file: TextIO) -> None:
-    """The report (log_report.py)."""
+    """The report (session_log/report.py)."""
     file.write(report(session))
 
 

@@ -14,9 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvdesk.backend.process_identity import process_identity
-from kvdesk.backend.samples import Sample
-from kvdesk.backend.session_rows import (
+from kvdesk.backend.session_log.rows import (
     SCHEMA,
     all_intact,
     comb,
@@ -27,10 +25,12 @@ from kvdesk.backend.session_rows import (
     unpack_note,
     unpack_sample,
 )
+from kvdesk.backend.system.process_identity import process_identity
+from kvdesk.backend.system.samples import Sample
 from kvdesk.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.session_columns import Columns
+    from kvdesk.backend.session_log.columns import Columns
 
 SUFFIX = ".sqlite3"
 """Of a session's file; while it is written SQLite keeps "-wal" and "-shm" files beside it."""
@@ -76,7 +76,7 @@ class Session:
     """One session as it stood when it was opened.
 
     ``header`` are the facts of its first row (app, version, pid, system, details), ``events`` what happened, ``rows`` and
-    ``frames`` the packed samples and what they refer to (session_rows.py). ``damaged``: some rows could not be read.
+    ``frames`` the packed samples and what they refer to (session_log/rows.py). ``damaged``: some rows could not be read.
     """
 
     def __init__(self, path: Path, notes: Iterable[dict[str, Any]], rows: list[bytes], *, damaged: bool) -> None:
@@ -118,7 +118,7 @@ class Session:
     @cached_property
     def columns(self) -> Columns:
         """The samples as numpy arrays, for drawing."""
-        from kvdesk.backend.session_columns import make_columns
+        from kvdesk.backend.session_log.columns import make_columns
 
         return make_columns(self.rows, self.frames)
 

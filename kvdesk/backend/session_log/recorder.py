@@ -1,6 +1,6 @@
 """The flight recorder: writes one SQLite file per session, from a thread of its own, so callers never wait.
 
-session_log.py reads the files. Every sample is committed as it comes (write-ahead log): a killed process loses none
+session_log/reader.py reads the files. Every sample is committed as it comes (write-ahead log): a killed process loses none
 that was handed over half a second before. A lost power supply may take the last half minute.
 """
 
@@ -22,16 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kvdesk.backend.process_identity import process_identity
-from kvdesk.backend.samples import Sample
-from kvdesk.backend.session_log import (
-    SUFFIX,
-    companions,
-    is_running,
-    session_files,
-    size_on_disk,
-)
-from kvdesk.backend.session_rows import SCHEMA, TABLES, frame_of, pack_note, pack_sample, row_peak_bytes
+from kvdesk.backend.session_log.reader import SUFFIX, companions, is_running, session_files, size_on_disk
+from kvdesk.backend.session_log.rows import SCHEMA, TABLES, frame_of, pack_note, pack_sample, row_peak_bytes
+from kvdesk.backend.system.process_identity import process_identity
+from kvdesk.backend.system.samples import Sample
 
 log = logging.getLogger(__name__)
 

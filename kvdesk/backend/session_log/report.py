@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from kvdesk.backend.samples import Sample
-from kvdesk.backend.session_log import Session
+from kvdesk.backend.session_log.reader import Session
+from kvdesk.backend.system.samples import Sample
 
 _MAX_EVENTS = 100
 _STEP_S = 5.0

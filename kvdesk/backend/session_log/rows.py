@@ -1,6 +1,6 @@
 """The rows of a session log: samples packed into bytes, notes as JSON, each with a mark and a checksum. Pure; any thread.
 
-A damaged file can therefore be combed for its rows without SQLite's help. recorder.py writes them, session_log.py reads.
+A damaged file can therefore be combed for its rows without SQLite's help. recorder.py writes them, session_log/reader.py reads.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kvdesk.backend.messages import KvState
-from kvdesk.backend.samples import DomainReading, MachineReading, Sample
+from kvdesk.backend.protocol.facts import KvState
+from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 
 SCHEMA = 1
 """``user_version`` of the file. A newer one is refused, not guessed at."""

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvdesk.backend.proc_text import read_count, read_text
+from kvdesk.backend.system.procfs import read_count, read_text
 
 _NO_LIMIT = 1 << 62
 """Version 1 says "no limit" with a number near 2^63, rounded to a page."""

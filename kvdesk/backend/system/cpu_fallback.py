@@ -14,8 +14,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from kvdesk.backend.proc_text import read_text
 from kvdesk.backend.settings import ModelSettings
+from kvdesk.backend.system.procfs import read_text
 
 
 def machine_key() -> str:

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvdesk.backend.cgroup import MemoryGroup, memory_groups
-from kvdesk.backend.gpu import GpuReading, Nvml
-from kvdesk.backend.messages import Buffer, Device
-from kvdesk.backend.proc_text import kib_fields, read_text
-from kvdesk.backend.process_memory import ProcessMemory, descendants, family_memory
-from kvdesk.backend.samples import DomainReading, MachineReading
+from kvdesk.backend.protocol.facts import Buffer, Device
+from kvdesk.backend.system.cgroup import MemoryGroup, memory_groups
+from kvdesk.backend.system.nvml import GpuReading, Nvml
+from kvdesk.backend.system.process_memory import ProcessMemory, descendants, family_memory
+from kvdesk.backend.system.procfs import kib_fields, read_text
+from kvdesk.backend.system.samples import DomainReading, MachineReading
 
 NO_ENGINE = "no engine"
 PER_PROCESS = "NVML, per process"

@@ -1,6 +1,6 @@
 """A thread that takes Samples at a steady cadence and hands them to callbacks.
 
-It knows neither engine nor recorder: ``ui/app.py`` and ``cli.py`` join them. Callbacks run in the monitor's thread.
+It knows neither engine nor recorder: ``ui/shell/application.py`` and ``cli.py`` join them. Callbacks run in the monitor's thread.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from kvdesk.backend.messages import Buffer, Device, KvState
-from kvdesk.backend.samples import DEFAULT_MARGIN_BYTES, MachineReading, Sample
+from kvdesk.backend.protocol.facts import Buffer, Device, KvState
+from kvdesk.backend.system.samples import DEFAULT_MARGIN_BYTES, MachineReading, Sample
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kvdesk.backend.proc_text import read_text
+from kvdesk.backend.system.procfs import read_text
 
 
 def process_identity(pid: int) -> str | None:

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvdesk.backend.proc_text import kib_fields, read_text
+from kvdesk.backend.system.procfs import kib_fields, read_text
 
 
 @dataclass(frozen=True)

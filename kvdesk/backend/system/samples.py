@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdesk.backend.messages import KvState
+from kvdesk.backend.protocol.facts import KvState
 
 DEFAULT_MARGIN_BYTES = 1024 * 1024 * 1024
 """What the OOM line keeps free in each domain unless the user says otherwise."""

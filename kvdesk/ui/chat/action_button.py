@@ -6,8 +6,8 @@ from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QFocusEvent, QPaintEvent
 from PySide6.QtWidgets import QToolButton, QWidget
 
-from kvdesk.ui.icons import icon
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.theme import Theme
 
 DONE_MS = 1500
 

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPlainTextEdit, QVBox
 from kvdesk.ui.chat.action_button import ActionButton
 from kvdesk.ui.chat.highlighter import Highlighter
 from kvdesk.ui.chat.segments import Segment
-from kvdesk.ui.theme import Theme, mono_font
+from kvdesk.ui.widgets.theme import Theme, mono_font
 
 HEADER_HEIGHT = 30
 PADDING = 10

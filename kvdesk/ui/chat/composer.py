@@ -13,11 +13,11 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePol
 
 from kvdesk.ui.chat.composer_field import ComposerField, local_paths
 from kvdesk.ui.chat.warning_strip import WarningStrip
-from kvdesk.ui.icons import icon
 from kvdesk.ui.memory.gauges import ContextGauge
-from kvdesk.ui.numbers import format_tokens
-from kvdesk.ui.options_card import PricedChoice
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.panels.options_card import PricedChoice
+from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.numbers import format_tokens
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 DRAFT_DELAY_MS = 150
 

@@ -9,10 +9,10 @@ from PySide6.QtCore import QRect, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter
 from PySide6.QtWidgets import QLineEdit, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
-from kvdesk.backend.chat import ConversationRow
+from kvdesk.backend.conversations.conversation import ConversationRow
 from kvdesk.ui.chat.conversation_rows import ROW_ROLE, Index
-from kvdesk.ui.numbers import format_file_size
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.numbers import format_file_size
+from kvdesk.ui.widgets.theme import Theme
 
 SIDE_PX = 8
 DOT_PX = 6

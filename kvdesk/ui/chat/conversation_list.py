@@ -25,11 +25,11 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from kvdesk.backend.chat import ConversationRow
+from kvdesk.backend.conversations.conversation import ConversationRow
 from kvdesk.ui.chat.conversation_delegate import ConversationDelegate
 from kvdesk.ui.chat.conversation_rows import ROW_ROLE, ConversationRows, title_text
-from kvdesk.ui.icons import icon
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 SEARCH_DELAY_MS = 150
 UNDO_MS = 10_000

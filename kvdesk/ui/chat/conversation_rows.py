@@ -11,8 +11,8 @@ from typing import Any
 
 from PySide6.QtCore import QAbstractListModel, QCoreApplication, QModelIndex, QPersistentModelIndex, Qt, Signal
 
-from kvdesk.backend.chat import ConversationRow, title_of
-from kvdesk.ui.numbers import format_file_size
+from kvdesk.backend.conversations.conversation import ConversationRow, title_of
+from kvdesk.ui.widgets.numbers import format_file_size
 
 Index = QModelIndex | QPersistentModelIndex
 ROW_ROLE = Qt.ItemDataRole.UserRole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from kvdesk.ui.icons import app_icon
+from kvdesk.ui.widgets.icons import app_icon
 
 WIDTH = 460
 

@@ -15,7 +15,7 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QColor, QFont, QTextBlock, QTextCharFormat, QTextDocument, QTextLayout
 
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.theme import Theme
 
 MAX_CHARS = 60_000
 """Longer code stays in one colour."""

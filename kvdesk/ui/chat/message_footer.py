@@ -9,8 +9,8 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
 from kvdesk.ui.chat.action_button import ActionButton
 from kvdesk.ui.chat.message_row import MessageState
 from kvdesk.ui.chat.reply_stats import CAN_CONTINUE, SEPARATOR, details, summary, token_words
-from kvdesk.ui.numbers import format_rate
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.numbers import format_rate
+from kvdesk.ui.widgets.theme import Theme
 
 FOOTER_HEIGHT = 28
 

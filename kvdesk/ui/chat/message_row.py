@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from kvdesk.backend.messages import TurnStats
+from kvdesk.backend.protocol.facts import TurnStats
 from kvdesk.ui.chat.segments import Segment, SegmentParser, parse
 
 

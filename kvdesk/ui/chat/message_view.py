@@ -22,7 +22,7 @@ from kvdesk.ui.chat.prose_view import ProseView
 from kvdesk.ui.chat.reply_progress import PROGRESS_HEIGHT, ReplyProgress
 from kvdesk.ui.chat.segments import Segment, SegmentKind
 from kvdesk.ui.chat.thinking_button import ThinkingButton
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 GAP = 8
 PADDING_X, PADDING_Y = 14, 9

@@ -5,8 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from kvdesk.ui.icons import icon
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.theme import Theme
 
 NOTICE_KINDS = ("note", "warning", "error")
 

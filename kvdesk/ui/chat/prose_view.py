@@ -26,7 +26,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QFrame, QTextBrowser, QToolTip, QWidget
 
 from kvdesk.ui.chat.markdown import plain_end, prepare
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.theme import Theme
 
 MARKDOWN = QTextDocument.MarkdownFeature.MarkdownDialectGitHub | QTextDocument.MarkdownFeature.MarkdownNoHTML
 LINK_SCHEMES = frozenset({"http", "https", "mailto"})

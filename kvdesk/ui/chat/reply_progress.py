@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QWidget
 
 from kvdesk.ui.chat.message_row import MessageState
-from kvdesk.ui.numbers import format_tokens
+from kvdesk.ui.widgets.numbers import format_tokens
 
 PROGRESS_HEIGHT = 24
 

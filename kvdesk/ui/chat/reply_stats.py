@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PySide6.QtCore import QCoreApplication
 
-from kvdesk.backend.messages import StopReason, TurnStats
-from kvdesk.ui.numbers import format_ms, format_rate, format_tokens
+from kvdesk.backend.protocol.facts import StopReason, TurnStats
+from kvdesk.ui.widgets.numbers import format_ms, format_rate, format_tokens
 
 SEPARATOR = " · "
 CAN_CONTINUE = frozenset({StopReason.LENGTH, StopReason.CANCELLED, StopReason.CONTEXT_FULL})

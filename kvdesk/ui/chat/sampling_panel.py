@@ -9,10 +9,10 @@ from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.settings import OVERFLOWS, SamplingSettings
-from kvdesk.ui.field_editor import ChoiceBox
-from kvdesk.ui.form import FieldForm
-from kvdesk.ui.scroll_column import ScrollColumn
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.settings.field_editor import ChoiceBox
+from kvdesk.ui.settings.form import FieldForm
+from kvdesk.ui.widgets.scroll_column import ScrollColumn
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 PROMPT_LINES = 4
 

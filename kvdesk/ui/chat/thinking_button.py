@@ -5,8 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import QSize
 from PySide6.QtWidgets import QPushButton, QWidget
 
-from kvdesk.ui.icons import icon
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.theme import Theme
 
 THINKING_HEIGHT = 28
 

@@ -13,14 +13,14 @@ from PySide6.QtCore import QSize, QTimer, Signal
 from PySide6.QtGui import QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
-from kvdesk.backend.messages import StopReason, TurnStats
+from kvdesk.backend.protocol.facts import StopReason, TurnStats
 from kvdesk.ui.chat.empty_view import EmptyView
 from kvdesk.ui.chat.message_column import MessageColumn, Notice, Row
 from kvdesk.ui.chat.message_row import MessageRow, MessageState
 from kvdesk.ui.chat.message_view import MessageView
 from kvdesk.ui.chat.notice_view import NoticeView
-from kvdesk.ui.icons import icon
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.theme import Theme
 
 FLUSH_MS = 33
 """How often streamed text is drawn, at most."""

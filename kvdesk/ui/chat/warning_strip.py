@@ -8,11 +8,11 @@ from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from kvdesk.ui.flow_layout import FlowLayout
-from kvdesk.ui.icons import icon
-from kvdesk.ui.numbers import format_bytes, format_bytes_delta
-from kvdesk.ui.options_card import PricedChoice
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.panels.options_card import PricedChoice
+from kvdesk.ui.widgets.flow_layout import FlowLayout
+from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_delta
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 MOST_OPTIONS = 4
 NARROWEST_BUTTON_PX = 120

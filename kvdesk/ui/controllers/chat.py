@@ -1,7 +1,7 @@
 """Conversations on screen: opens, sends, streams, branches. Joins engine and the chat widgets. UI thread.
 
-What a message tree is, is backend/chat.py's; what a model does with it the engine's. Everything typed or generated goes
-to the store (keep_controller.py) as it happens.
+What a message tree is, is backend/conversations/conversation.py's; what a model does with it the engine's. Everything typed or generated goes
+to the store (ui/controllers/conversations.py) as it happens.
 """
 
 from __future__ import annotations
@@ -13,18 +13,27 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from kvdesk.backend import chat
-from kvdesk.backend import messages as m
-from kvdesk.backend.chat import Conversation, Message
-from kvdesk.backend.engine import Died, Engine, EngineEvent
+from kvdesk.backend.conversations.conversation import (
+    Conversation,
+    Message,
+    active_path,
+    new_message,
+    newest_leaf,
+    siblings,
+    title_of,
+    to_turns,
+)
+from kvdesk.backend.conversations.store import ConversationStore
+from kvdesk.backend.engine.engine import Died, Engine, EngineEvent
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
 from kvdesk.backend.settings import SamplingSettings
-from kvdesk.backend.store import ConversationStore
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.chat.message_row import MessageRow
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
 from kvdesk.ui.chat.transcript import Transcript
-from kvdesk.ui.keep_controller import KeepController
+from kvdesk.ui.controllers.conversations import ConversationsController
 
 SAVE_MS = 1000
 """A reply being written is saved this often: what a killed app can lose of it."""
@@ -45,7 +54,7 @@ class ChatController(QObject):
     def __init__(
         self,
         engine: Engine,
-        keeper: KeepController,
+        keeper: ConversationsController,
         transcript: Transcript,
         composer: Composer,
         conversation_list: ConversationList,
@@ -130,7 +139,7 @@ class ChatController(QObject):
         self._messages[message.id] = message
         self._path = (*self._path, message)
         first = not self._is_stored
-        title = self.conversation.title or (chat.title_of(message.content) if message.role == "user" else "")
+        title = self.conversation.title or (title_of(message.content) if message.role == "user" else "")
         self.conversation = conversation = dataclasses.replace(
             self.conversation, title=title, active_leaf_id=message.id, updated_s=time.time()
         )
@@ -198,7 +207,7 @@ class ChatController(QObject):
         self.conversation = conversation
         self._is_stored = is_stored
         self._messages = {message.id: message for message in messages}
-        self._path = chat.active_path(messages, conversation.active_leaf_id)
+        self._path = active_path(messages, conversation.active_leaf_id)
         self._list.show_current(conversation.id if is_stored else None)
         self._composer.set_draft(conversation.draft)
         self._show_settings()
@@ -210,7 +219,7 @@ class ChatController(QObject):
         self._count()
 
     def _row(self, message: Message) -> MessageRow:
-        versions = [one.id for one in chat.siblings(self._messages.values(), message)]
+        versions = [one.id for one in siblings(self._messages.values(), message)]
         return MessageRow(
             message_id=message.id,
             role=message.role,
@@ -281,7 +290,7 @@ class ChatController(QObject):
             self.conversation = dataclasses.replace(self.conversation, draft="")
         self._transcript.jump_to_latest()
         parent = self._path[-1].id if self._path else None
-        message = chat.new_message("user", text, parent, time.time())
+        message = new_message("user", text, parent, time.time())
         self._add(message)
         self._transcript.add_message(self._row(message))
         self._list.show_current(self.conversation.id)
@@ -290,13 +299,13 @@ class ChatController(QObject):
     def _answer(self) -> None:
         """A new reply under the last message of the branch."""
         parent = self._path[-1].id if self._path else None
-        reply = chat.new_message("assistant", "", parent, time.time(), is_complete=False, model_name=self._model_name)
-        turns = chat.to_turns(self.conversation, self._path)
+        reply = new_message("assistant", "", parent, time.time(), is_complete=False, model_name=self._model_name)
+        turns = to_turns(self.conversation, self._path)
         self._add(reply)
         self._transcript.add_message(self._row(reply))
         self._start(reply, turns, continue_last=False)
 
-    def _start(self, reply: Message, turns: tuple[m.ChatTurn, ...], *, continue_last: bool) -> None:
+    def _start(self, reply: Message, turns: tuple[ChatTurn, ...], *, continue_last: bool) -> None:
         self._requests += 1
         self._request_id = self._requests
         self._reply = reply
@@ -318,7 +327,7 @@ class ChatController(QObject):
 
     def _cut_to(self, parent_id: str | None) -> None:
         """Make the branch end in ``parent_id``; nothing is deleted."""
-        self._path = chat.active_path(self._messages.values(), parent_id) if parent_id else ()
+        self._path = active_path(self._messages.values(), parent_id) if parent_id else ()
         self._transcript.show_messages([self._row(message) for message in self._path])
 
     def _on_regenerate_requested(self, message_id: str) -> None:
@@ -335,7 +344,7 @@ class ChatController(QObject):
             self._engine.stop()
             self._end_reply(None, self.tr("stopped: an earlier message was edited"))
         self._cut_to(old.parent_id)
-        message = chat.new_message(old.role, text, old.parent_id, time.time())
+        message = new_message(old.role, text, old.parent_id, time.time())
         self._add(message)
         self._transcript.add_message(self._row(message))
         if message.role == "user" and self._can_send:
@@ -344,17 +353,17 @@ class ChatController(QObject):
     def _on_continue_requested(self, message_id: str) -> None:
         message = self._messages.get(message_id)
         if message and self._can_send and not self._reply and self._path and self._path[-1].id == message_id:
-            self._start(message, chat.to_turns(self.conversation, self._path), continue_last=True)
+            self._start(message, to_turns(self.conversation, self._path), continue_last=True)
 
     def _on_version_requested(self, message_id: str, delta: int) -> None:
         message = self._messages.get(message_id)
         if not message or self._reply:
             return
-        versions = chat.siblings(self._messages.values(), message)
+        versions = siblings(self._messages.values(), message)
         at = [one.id for one in versions].index(message_id) + delta
         if 0 <= at < len(versions):
-            leaf = chat.newest_leaf(self._messages.values(), versions[at].id)
-            self._path = chat.active_path(self._messages.values(), leaf)
+            leaf = newest_leaf(self._messages.values(), versions[at].id)
+            self._path = active_path(self._messages.values(), leaf)
             self._save_conversation(active_leaf_id=leaf)
             self._show_path()
 
@@ -396,7 +405,7 @@ class ChatController(QObject):
             case _:
                 self._end_reply(None, event.sentence, failed=True)
 
-    def _end_reply(self, stats: m.TurnStats | None, note: str, *, failed: bool = False) -> None:
+    def _end_reply(self, stats: TurnStats | None, note: str, *, failed: bool = False) -> None:
         reply = self._reply
         assert reply
         self._reply, self._request_id = None, 0
@@ -433,11 +442,11 @@ class ChatController(QObject):
             self._composer.show_draft_tokens(None)
             return
         self._counted_id += 1
-        turns = chat.to_turns(self.conversation, self._path)
+        turns = to_turns(self.conversation, self._path)
         draft = self._composer.draft()
         self._engine.send(m.CountTokens(-2 * self._counted_id, turns))
         self._engine.send(
-            m.CountTokens(-2 * self._counted_id - 1, (*turns, m.ChatTurn("user", draft)) if draft else turns)
+            m.CountTokens(-2 * self._counted_id - 1, (*turns, ChatTurn("user", draft)) if draft else turns)
         )
 
     def _on_tokens_counted(self, event: m.TokensCounted) -> None:

@@ -1,5 +1,5 @@
 """The context profile from the window: unloads the chat's model, measures on a thread with an engine of its own, and
-loads the chat's model again. UI thread; measuring is backend/profile.py's."""
+loads the chat's model again. UI thread; measuring is backend/planning/context_profile.py's."""
 
 from __future__ import annotations
 
@@ -15,14 +15,10 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from kvdesk import paths
-from kvdesk.backend import messages as m
-from kvdesk.backend.calibration import Calibration
-from kvdesk.backend.engine import BUSY, Died, Engine, EngineEvent, EngineState, StateChanged
-from kvdesk.backend.machine import Machine
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.monitor import Monitor
-from kvdesk.backend.pricing import Pricer
-from kvdesk.backend.profile import (
+from kvdesk.backend.engine.engine import BUSY, Died, Engine, EngineEvent, EngineState, StateChanged
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning.calibration import Calibration
+from kvdesk.backend.planning.context_profile import (
     ProfileEvent,
     ProfilePoint,
     ProfileProgress,
@@ -31,12 +27,16 @@ from kvdesk.backend.profile import (
     ProfileStopped,
     write_csv,
 )
+from kvdesk.backend.planning.pricer import Pricer
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.system.machine import Machine
+from kvdesk.backend.system.monitor import Monitor
 from kvdesk.errors import KvdeskError
-from kvdesk.ui.bridge import Bridge
-from kvdesk.ui.engine_controller import EngineController
-from kvdesk.ui.numbers import format_ms, format_tokens
-from kvdesk.ui.profile_window import ProfileWindow
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.controllers.bridge import Bridge
+from kvdesk.ui.controllers.model import ModelController
+from kvdesk.ui.widgets.numbers import format_ms, format_tokens
+from kvdesk.ui.widgets.theme import Theme
+from kvdesk.ui.windows.context_profile_window import ProfileWindow
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +44,17 @@ END_WAIT_S = 30.0
 """How long the window waits, when it closes, for the run and its engine to end."""
 
 
-class ProfileController(QObject):
+class ContextProfileController(QObject):
     """Opens the window when it is asked for; one run at a time."""
 
     noticed = Signal(str, str)
     happened = Signal(str, str, object)
-    """As EngineController's."""
+    """As ModelController's."""
 
     def __init__(
         self,
         engine: Engine,
-        models: EngineController,
+        models: ModelController,
         monitor: Monitor,
         bridge: Bridge,
         owner: QWidget,

@@ -1,6 +1,6 @@
 """Conversations in the store and in the list: every word to the store's thread goes through here, its failures are said.
 
-UI thread. Which conversation is open, and what is said in it, is chat_controller.py's.
+UI thread. Which conversation is open, and what is said in it, is ui/controllers/chat.py's.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend import chat_file, text_file
-from kvdesk.backend.chat import ConversationRow
-from kvdesk.backend.store import ConversationStore
-from kvdesk.backend.store_thread import StoreThread
-from kvdesk.ui.bridge import Bridge
+from kvdesk.backend import text_file
+from kvdesk.backend.conversations import file_format
+from kvdesk.backend.conversations.conversation import ConversationRow
+from kvdesk.backend.conversations.store import ConversationStore
+from kvdesk.backend.conversations.store_thread import StoreThread
 from kvdesk.ui.chat.conversation_list import ConversationList
+from kvdesk.ui.controllers.bridge import Bridge
 
 
-class KeepController(QObject):
+class ConversationsController(QObject):
     """Keeps, lists, searches, renames, deletes and brings back."""
 
     noticed = Signal(str, str)
@@ -84,7 +85,7 @@ class KeepController(QObject):
 
         def work(store: ConversationStore) -> None:
             conversation, messages = store.conversation(conversation_id), store.messages(conversation_id)
-            make = chat_file.to_markdown if kind == "markdown" else chat_file.to_json
+            make = file_format.to_markdown if kind == "markdown" else file_format.to_json
             path.write_text(make(conversation, messages), encoding="utf-8")
 
         self.keep(work, lambda _: self.noticed.emit(self.tr("Exported to {0}").format(path), "note"))
@@ -93,7 +94,7 @@ class KeepController(QObject):
         """Add the conversation in a JSON file and have it shown."""
 
         def work(store: ConversationStore) -> str:
-            conversation, messages = chat_file.from_json(text_file.read_text(path))
+            conversation, messages = file_format.from_json(text_file.read_text(path))
             store.add_conversation(conversation, messages)
             return conversation.id
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend import messages as m
-from kvdesk.backend import planner as p
-from kvdesk.backend.engine import Died, Engine, EngineEvent
-from kvdesk.backend.plan import Curve
-from kvdesk.ui.curve_prices import Cells, priced_choice
-from kvdesk.ui.engine_controller import EngineController
-from kvdesk.ui.numbers import format_bytes, format_tokens
-from kvdesk.ui.options_card import OptionsCard
+from kvdesk.backend.engine.engine import Died, Engine, EngineEvent
+from kvdesk.backend.planning import planner as p
+from kvdesk.backend.planning.plan import Curve
+from kvdesk.backend.protocol import messages as m
+from kvdesk.ui.controllers.model import ModelController
+from kvdesk.ui.panels.options_card import OptionsCard
+from kvdesk.ui.settings.curve_prices import Cells, priced_choice
+from kvdesk.ui.widgets.numbers import format_bytes, format_tokens
 
 CONVERT_TO = ("q8_0", "q4_0")
 
@@ -29,7 +29,7 @@ class GrowthController(QObject):
         self,
         engine: Engine,
         planner: p.Planner,
-        models: EngineController,
+        models: ModelController,
         card: OptionsCard,
         parent: QObject | None = None,
     ) -> None:

@@ -10,19 +10,20 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend import messages as m
-from kvdesk.backend.engine import Died, EngineEvent, StateChanged
-from kvdesk.backend.monitor import Monitor
-from kvdesk.backend.plan import MemoryPlan
-from kvdesk.backend.recorder import Recorder
-from kvdesk.backend.room_watch import RoomWatch
-from kvdesk.backend.samples import Sample
+from kvdesk.backend.engine.engine import Died, EngineEvent, StateChanged
+from kvdesk.backend.planning.headroom_watch import HeadroomWatch
+from kvdesk.backend.planning.plan import MemoryPlan
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import ContextFacts, KvState
+from kvdesk.backend.session_log.recorder import Recorder
+from kvdesk.backend.system.monitor import Monitor
+from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.chat.composer import Composer
-from kvdesk.ui.crash_card import CrashCard
-from kvdesk.ui.memory.chart_event import ChartEvent
 from kvdesk.ui.memory.memory_dock import MemoryDock
-from kvdesk.ui.model_bar import ModelBar
-from kvdesk.ui.numbers import format_bytes
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
+from kvdesk.ui.panels.crash_card import CrashCard
+from kvdesk.ui.panels.model_bar import ModelBar
+from kvdesk.ui.widgets.numbers import format_bytes
 
 LAST_MINUTE = 120
 """Samples kept for the crash card: a minute of them."""
@@ -50,10 +51,10 @@ class MemoryController(QObject):
         self._bar = model_bar
         self._composer = composer
         self._crash_card = crash_card
-        self._watch = RoomWatch()
+        self._watch = HeadroomWatch()
         self._recent: list[Sample] = []
         self._events: list[ChartEvent] = []
-        self._context: m.ContextFacts | None = None
+        self._context: ContextFacts | None = None
 
     @property
     def latest(self) -> Sample | None:
@@ -115,13 +116,13 @@ class MemoryController(QObject):
             case _:
                 pass
 
-    def _show_kv(self, kv: m.KvState) -> None:
+    def _show_kv(self, kv: KvState) -> None:
         self._monitor.set_kv(kv)
         self._bar.show_kv(kv)
         self._dock.show_kv(kv)
         self._composer.show_context(kv.cells_used, self._context.n_ctx_limit if self._context else None)
 
-    def on_context_changed(self, context: m.ContextFacts | None) -> None:
+    def on_context_changed(self, context: ContextFacts | None) -> None:
         """Another context exists now, or none."""
         self._context = context
         self._monitor.set_buffers(context.buffers if context else ())

@@ -1,6 +1,6 @@
 """Model and settings on screen: opens, has them priced first, loads, applies, survives a death. UI thread.
 
-Joins the engine and the widgets about it. What a setting costs is plan_controller.py's.
+Joins the engine and the widgets about it. What a setting costs is ui/controllers/plan.py's.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend import messages as m
-from kvdesk.backend.engine import BUSY, Died, Engine, EngineEvent, EngineState, FellBack, StateChanged
-from kvdesk.backend.model_file import ModelFile, read_model_file
-from kvdesk.backend.plan import MemoryPlan, domain_name
+from kvdesk.backend.engine.engine import BUSY, Died, Engine, EngineEvent, EngineState, FellBack, StateChanged
+from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
+from kvdesk.backend.planning.plan import MemoryPlan, domain_name
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import Buffer, ContextFacts, Device, ModelFacts
 from kvdesk.backend.settings import ContextSettings, EngineSettings
-from kvdesk.ui.bridge import Bridge
+from kvdesk.ui.controllers.bridge import Bridge
+from kvdesk.ui.controllers.plan import PlanController
 from kvdesk.ui.memory.memory_dock import MemoryDock
-from kvdesk.ui.model_bar import ModelBar
-from kvdesk.ui.numbers import format_ms, format_tokens
-from kvdesk.ui.options_card import OptionsCard, PricedChoice, choices_of
-from kvdesk.ui.plan_controller import PlanController
-from kvdesk.ui.settings_panel import SettingsPanel
+from kvdesk.ui.panels.model_bar import ModelBar
+from kvdesk.ui.panels.options_card import OptionsCard, PricedChoice, choices_of
+from kvdesk.ui.settings.settings_panel import SettingsPanel
+from kvdesk.ui.widgets.numbers import format_ms, format_tokens
 
 LOAD_ANYWAY = "load-anyway"
 
 
-class EngineController(QObject):
+class ModelController(QObject):
     """The chosen model, what is loaded, what is edited."""
 
     noticed = Signal(str, str)
@@ -72,9 +73,9 @@ class EngineController(QObject):
         """The model that is loaded or being loaded."""
         self.settings = EngineSettings()
         """What is loaded, or being loaded, with."""
-        self.context: m.ContextFacts | None = None
-        self._facts: m.ModelFacts | None = None
-        self.devices: tuple[m.Device, ...] = ()
+        self.context: ContextFacts | None = None
+        self._facts: ModelFacts | None = None
+        self.devices: tuple[Device, ...] = ()
         self._wanted: Path | None = None
         self._waiting: tuple[ModelFile, EngineSettings] | None = None
         self._options: tuple[EngineSettings, ...] = ()
@@ -272,7 +273,7 @@ class EngineController(QObject):
             },
         )
 
-    def _on_context_made(self, context: m.ContextFacts) -> None:
+    def _on_context_made(self, context: ContextFacts) -> None:
         before = (self._before[1] if self._before else self.settings).context
         self._plans.expect_comparison()
         self._set_context(context)
@@ -328,7 +329,7 @@ class EngineController(QObject):
         self.file, self.settings = file, settings
         self._plans.follow(file, settings)
 
-    def _set_context(self, context: m.ContextFacts | None) -> None:
+    def _set_context(self, context: ContextFacts | None) -> None:
         self.context = context
         if context and context.settings != self.settings.context:
             self._follow(self.file, replace(self.settings, context=context.settings))
@@ -385,7 +386,7 @@ class EngineController(QObject):
             self._ask_to_load(*self._undo)
 
 
-def _components(buffers: Sequence[m.Buffer]) -> list[dict[str, Any]]:
+def _components(buffers: Sequence[Buffer]) -> list[dict[str, Any]]:
     """What llama.cpp holds, as the session log names it: what is drawn of the samples after it."""
     return [
         {

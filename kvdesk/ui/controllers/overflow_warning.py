@@ -11,16 +11,16 @@ from dataclasses import replace
 
 from PySide6.QtCore import QObject
 
-from kvdesk.backend import messages as m
-from kvdesk.backend.plan import Curve
-from kvdesk.backend.planner import CurveReady, PlanEvent
+from kvdesk.backend.planning.plan import Curve
+from kvdesk.backend.planning.planner import CurveReady, PlanEvent
+from kvdesk.backend.protocol.facts import ContextFacts
 from kvdesk.backend.settings import BITS_PER_VALUE, pad256
 from kvdesk.ui.chat.composer import Composer
-from kvdesk.ui.chat_controller import ChatController
-from kvdesk.ui.curve_prices import Cells, priced_choice
-from kvdesk.ui.engine_controller import EngineController
-from kvdesk.ui.numbers import format_bytes, format_tokens
-from kvdesk.ui.options_card import PricedChoice
+from kvdesk.ui.controllers.chat import ChatController
+from kvdesk.ui.controllers.model import ModelController
+from kvdesk.ui.panels.options_card import PricedChoice
+from kvdesk.ui.settings.curve_prices import Cells, priced_choice
+from kvdesk.ui.widgets.numbers import format_bytes, format_tokens
 
 REPLY_RESERVE = 256
 """Tokens that a reply should find room for; fewer when its own limit is smaller."""
@@ -28,11 +28,11 @@ FORGET = "forget"
 SMALLER_TYPES = ("q8_0", "q4_0")
 
 
-class LimitController(QObject):
+class OverflowWarningController(QObject):
     """Watches the counts that the chat controller tells."""
 
     def __init__(
-        self, composer: Composer, chat: ChatController, models: EngineController, parent: QObject | None = None
+        self, composer: Composer, chat: ChatController, models: ModelController, parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
         self._composer = composer
@@ -88,7 +88,7 @@ class LimitController(QObject):
         self._dismissed_at = 0
         self._composer.clear_warning()
 
-    def _refresh_memory(self, context: m.ContextFacts, needed: int) -> None:
+    def _refresh_memory(self, context: ContextFacts, needed: int) -> None:
         """Within the context's limit: whether the memory suffices to grow to where ``needed`` tokens have room."""
         cells = min(context.n_ctx_limit, max(2 * context.n_ctx, pad256(needed)))  # as Session grows
         grown = self._grown(context, cells, *_types(context))
@@ -100,17 +100,17 @@ class LimitController(QObject):
             smaller = [self._grown(context, cells, kind, kind) for kind in SMALLER_TYPES if self._may_be(context, kind)]
             self._composer.show_warning(sentence, [choice for choice in smaller if choice.total_bytes is not None])
 
-    def _grown(self, context: m.ContextFacts, cells: int, type_k: str, type_v: str) -> PricedChoice:
+    def _grown(self, context: ContextFacts, cells: int, type_k: str, type_v: str) -> PricedChoice:
         """``cells`` of these types, against what there is now."""
         label = self.tr("K and V cache as {0}").format(type_k)
         now = Cells(context.n_ctx, *_types(context))
         return priced_choice(self._curves, f"type_kv {type_k}", label, now, Cells(cells, type_k, type_v))
 
-    def _may_be(self, context: m.ContextFacts, kind: str) -> bool:
+    def _may_be(self, context: ContextFacts, kind: str) -> bool:
         present = max(BITS_PER_VALUE[one] for one in _types(context))
         return context.settings.flash_attn != "off" and BITS_PER_VALUE[kind] < present
 
-    def _choices(self, context: m.ContextFacts, reserve: int) -> Sequence[PricedChoice]:
+    def _choices(self, context: ContextFacts, reserve: int) -> Sequence[PricedChoice]:
         longest = self._models.file.n_ctx_train if self._models.file else 0
         wanted = pad256(self._total + reserve)
         lengths = sorted({min(longest, max(wanted, 2 * context.n_ctx_limit)), longest})
@@ -118,7 +118,7 @@ class LimitController(QObject):
         forget = self.tr("Forget the oldest turns, keep the system prompt")
         return (*choices[:2], PricedChoice(FORGET, forget, None, 0))
 
-    def _longer(self, context: m.ContextFacts, n_ctx: int) -> PricedChoice:
+    def _longer(self, context: ContextFacts, n_ctx: int) -> PricedChoice:
         label = self.tr("Context Length {0}").format(format_tokens(n_ctx))
         now, then = (Cells(n, *_types(context)) for n in (context.n_ctx_limit, n_ctx))
         return priced_choice(self._curves, f"n_ctx {n_ctx}", label, now, then)
@@ -137,5 +137,5 @@ class LimitController(QObject):
         self._dismissed_at = self._total
 
 
-def _types(context: m.ContextFacts) -> tuple[str, str]:
+def _types(context: ContextFacts) -> tuple[str, str]:
     return context.settings.type_k, context.settings.type_v

@@ -1,6 +1,6 @@
 """Prices on screen: asks the planner about what waits, is in force or is edited, shows its answers. UI thread.
 
-What a setting costs is the planner's; what fits is plan.py's; what is loaded, and when, engine_controller.py's.
+What a setting costs is the planner's; what fits is plan.py's; what is loaded, and when, ui/controllers/model.py's.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import replace
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from kvdesk.backend import planner as p
-from kvdesk.backend.messages import Buffer
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import MemoryPlan
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning import planner as p
+from kvdesk.backend.planning.plan import MemoryPlan
+from kvdesk.backend.protocol.facts import Buffer
 from kvdesk.backend.settings import CACHE_TYPES, FLASH_ATTN, EngineSettings
 from kvdesk.ui.memory.memory_dock import MemoryDock
-from kvdesk.ui.settings_panel import SettingsPanel
+from kvdesk.ui.settings.settings_panel import SettingsPanel
 
 CURVE_TYPES = (("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"))
 PRICED_CHOICES = {"type_k": CACHE_TYPES, "type_v": CACHE_TYPES, "flash_attn": FLASH_ATTN}

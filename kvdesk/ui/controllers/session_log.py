@@ -9,14 +9,14 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFileDialog, QWidget
 
-from kvdesk.backend import log_export, log_report, session_log
-from kvdesk.backend.recorder import Recorder
-from kvdesk.ui.bridge import Bridge
-from kvdesk.ui.session_log_window import SessionLogWindow
-from kvdesk.ui.theme import Theme
+from kvdesk.backend.session_log import export, reader, report
+from kvdesk.backend.session_log.recorder import Recorder
+from kvdesk.ui.controllers.bridge import Bridge
+from kvdesk.ui.widgets.theme import Theme
+from kvdesk.ui.windows.session_log_window import SessionLogWindow
 
 
-class LogController(QObject):
+class SessionLogController(QObject):
     """Opens the window when it is asked for the first time."""
 
     noticed = Signal(str, str)
@@ -63,7 +63,7 @@ class LogController(QObject):
 
     def look_for_unclean(self) -> None:
         """Say if the last session was killed, and offer its log."""
-        self._bridge.in_background(lambda: session_log.last_unclean_session(self._folder), self._on_unclean)
+        self._bridge.in_background(lambda: reader.last_unclean_session(self._folder), self._on_unclean)
 
     unclean_found = Signal(object)
     """SessionSummary of a session that was killed."""
@@ -80,11 +80,11 @@ class LogController(QObject):
                     self._window.choose(self._wanted)
                     self._wanted = None
 
-        self._bridge.in_background(lambda: session_log.list_sessions(self._folder), show)
+        self._bridge.in_background(lambda: reader.list_sessions(self._folder), show)
 
     def _on_session_chosen(self, path: Path) -> None:
-        def read() -> session_log.Session:
-            session = session_log.open_session(path)
+        def read() -> reader.Session:
+            session = reader.open_session(path)
             _ = session.columns  # made here, not on the UI thread
             return session
 
@@ -107,13 +107,13 @@ class LogController(QObject):
         """Write the session at ``path`` to ``target``."""
 
         def work() -> None:
-            session = session_log.open_session(path)
+            session = reader.open_session(path)
             if kind in ("png", "svg"):
-                from kvdesk.ui.session_picture import save_picture
+                from kvdesk.ui.windows.session_picture import save_picture
 
                 save_picture(session, target)
             else:
-                log_export.export(session, kind, target)
+                export.export(session, kind, target)
 
         def done(result: Any) -> None:
             if isinstance(result, Exception):
@@ -131,11 +131,11 @@ class LogController(QObject):
                 QGuiApplication.clipboard().setText(text)
                 self.noticed.emit(self.tr("The report is on the clipboard."), "note")
 
-        self._bridge.in_background(lambda: log_report.report(session_log.open_session(path)), done)
+        self._bridge.in_background(lambda: report.report(reader.open_session(path)), done)
 
     def _on_delete_requested(self, path: Path) -> None:
         def delete() -> None:
-            for file in (path, *session_log.companions(path)):
+            for file in (path, *reader.companions(path)):
                 file.unlink(missing_ok=True)
 
         self._bridge.in_background(delete, lambda _: self._refresh())

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kvdesk.backend.messages import Buffer, BufferKind, KvState
-from kvdesk.backend.plan import domain_name
-from kvdesk.backend.samples import DomainReading
+from kvdesk.backend.planning.plan import domain_name
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, KvState
+from kvdesk.backend.system.samples import DomainReading
 
 LAYERS: tuple[str, ...] = ("weights_mapped", "weights", "overhead", "compute", "kv_used", "kv_free")
 """The parts in the order they are stacked, from the bottom: what stays still below, what moves on top."""

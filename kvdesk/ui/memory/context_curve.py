@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
-from kvdesk.backend.plan import Curve
+from kvdesk.backend.planning.plan import Curve
 from kvdesk.ui.memory.segment_bar import Swatch
-from kvdesk.ui.numbers import format_bytes, format_tokens
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.numbers import format_bytes, format_tokens
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 if TYPE_CHECKING:
-    from kvdesk.ui.memory.curve_plot import CurvePlot
+    from kvdesk.ui.memory.plots.curve_plot import CurvePlot
 
 PLOT_HEIGHT_PX = 240
 
@@ -86,7 +86,7 @@ class ContextCurve(QWidget):
         """Make the plot (imports pyqtgraph)."""
         if self._plot is not None:
             return
-        from kvdesk.ui.memory.curve_plot import CurvePlot
+        from kvdesk.ui.memory.plots.curve_plot import CurvePlot
 
         self._plot = CurvePlot(self._theme)
         self._plot.setFixedHeight(PLOT_HEIGHT_PX)

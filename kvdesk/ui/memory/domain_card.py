@@ -11,19 +11,19 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
-from kvdesk.backend.messages import Buffer
-from kvdesk.backend.plan import alarm
-from kvdesk.backend.samples import DomainReading, Sample
-from kvdesk.ui.figure_label import FigureLabel
-from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.backend.planning.plan import alarm
+from kvdesk.backend.protocol.facts import Buffer
+from kvdesk.backend.system.samples import DomainReading, Sample
 from kvdesk.ui.memory.composition import LAYERS, Parts, room_under_line, split
 from kvdesk.ui.memory.legend import Legend, part_color, part_words
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
 from kvdesk.ui.memory.segment_bar import BarMark, Segment, SegmentBar
-from kvdesk.ui.numbers import format_bytes, format_bytes_pair, format_clock, format_exact_bytes, format_tokens
-from kvdesk.ui.theme import Theme, mix, set_role
+from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_pair, format_clock, format_exact_bytes, format_tokens
+from kvdesk.ui.widgets.stable_width_label import StableWidthLabel
+from kvdesk.ui.widgets.theme import Theme, mix, set_role
 
 if TYPE_CHECKING:
-    from kvdesk.ui.memory.domain_plot import DomainPlot, Moment
+    from kvdesk.ui.memory.plots.domain_plot import DomainPlot, Moment
 
 PLOT_HEIGHT_PX = 190
 COMPACT_PLOT_HEIGHT_PX = 56
@@ -93,7 +93,7 @@ class DomainCard(QFrame):
         """Make the plot (imports pyqtgraph)."""
         if self._plot is not None:
             return
-        from kvdesk.ui.memory.domain_plot import DomainPlot
+        from kvdesk.ui.memory.plots.domain_plot import DomainPlot
 
         self._plot = DomainPlot(self._theme)
         self._plot.setAccessibleName(self.tr("{0} over time").format(self._title()))
@@ -160,7 +160,7 @@ class DomainCard(QFrame):
         self._subtitle = QLabel()
         set_role(self._subtitle, "muted")
         self._subtitle.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self._totals = FigureLabel()
+        self._totals = StableWidthLabel()
         self._totals.setAlignment(Qt.AlignmentFlag.AlignRight)
         top = QHBoxLayout()
         top.setSpacing(8)

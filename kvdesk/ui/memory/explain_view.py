@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QVBoxLayout, QWidget
 
-from kvdesk.backend.explain import KvFacts, kv_facts, why
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import CapacityCell, MemoryPlan
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning.explain import KvFacts, kv_facts, why
+from kvdesk.backend.planning.plan import CapacityCell, MemoryPlan
 from kvdesk.ui.memory.segment_bar import Segment, SegmentBar
-from kvdesk.ui.numbers import format_bytes, format_exact_bytes, format_tokens, short_tokens
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.numbers import format_bytes, format_exact_bytes, format_tokens, short_tokens
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 ATTENTION_WORDS = {
     "MHA": "multi-head attention: every head has K and V of its own",

@@ -5,11 +5,18 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from kvdesk.backend.messages import KvState
-from kvdesk.ui.figure_label import FigureLabel
+from kvdesk.backend.protocol.facts import KvState
 from kvdesk.ui.memory.segment_bar import Segment, SegmentBar, Swatch
-from kvdesk.ui.numbers import format_bytes, format_bytes_pair, format_percent, format_tokens, short_tokens, unknown
-from kvdesk.ui.theme import Theme, mix, set_role
+from kvdesk.ui.widgets.numbers import (
+    format_bytes,
+    format_bytes_pair,
+    format_percent,
+    format_tokens,
+    short_tokens,
+    unknown,
+)
+from kvdesk.ui.widgets.stable_width_label import StableWidthLabel
+from kvdesk.ui.widgets.theme import Theme, mix, set_role
 
 CONTEXT_AMBER = 0.80
 CONTEXT_RED = 0.95
@@ -26,7 +33,7 @@ class KvGauge(QWidget):
         self._full_bytes: int | None = None
         heading = QLabel(self.tr("KV cache"))
         set_role(heading, "heading")
-        self._summary = FigureLabel()
+        self._summary = StableWidthLabel()
         self._summary.setAlignment(Qt.AlignmentFlag.AlignRight)
         set_role(self._summary, "muted")
         top = QHBoxLayout()
@@ -39,7 +46,7 @@ class KvGauge(QWidget):
         self._rows.setHorizontalSpacing(8)
         self._rows.setVerticalSpacing(2)
         self._rows.setColumnStretch(1, 1)
-        self._values: dict[str, tuple[FigureLabel, FigureLabel]] = {}
+        self._values: dict[str, tuple[StableWidthLabel, StableWidthLabel]] = {}
         self._swatches: dict[str, Swatch] = {}
         names = {"used": self.tr("Occupied"), "free": self.tr("Allocated, empty"), "rest": self.tr("Not allocated yet")}
         tips = {
@@ -49,7 +56,7 @@ class KvGauge(QWidget):
         }
         for row, (key, name) in enumerate(names.items()):
             self._swatches[key] = Swatch("room" if key == "rest" else "full")
-            label, tokens, size = QLabel(name), FigureLabel(), FigureLabel()
+            label, tokens, size = QLabel(name), StableWidthLabel(), StableWidthLabel()
             for widget in (label, tokens, size):
                 widget.setToolTip(tips[key])
             for widget in (tokens, size):
@@ -136,7 +143,7 @@ class ContextGauge(QWidget):
         self._used: int | None = None
         self._draft = 0
         self._limit: int | None = None
-        self._label = FigureLabel()
+        self._label = StableWidthLabel()
         self._bar = SegmentBar(theme, height_px=4)
         self._bar.setAccessibleName(self.tr("Context in use"))
         layout = QVBoxLayout(self)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
-from kvdesk.ui.figure_label import FigureLabel
 from kvdesk.ui.memory.segment_bar import Swatch
-from kvdesk.ui.numbers import format_bytes
-from kvdesk.ui.theme import ChartColors, Theme, mix, set_role
+from kvdesk.ui.widgets.numbers import format_bytes
+from kvdesk.ui.widgets.stable_width_label import StableWidthLabel
+from kvdesk.ui.widgets.theme import ChartColors, Theme, mix, set_role
 
 PARTS = ("kv_free", "kv_used", "compute", "overhead", "weights", "weights_mapped")
 """Left column, in the order of the stack from the top."""
@@ -66,7 +66,7 @@ class Legend(QWidget):
         self._theme = theme
         self._swatches: dict[str, Swatch] = {}
         self._names: dict[str, QLabel] = {}
-        self._values: dict[str, FigureLabel] = {}
+        self._values: dict[str, StableWidthLabel] = {}
         font = self.font()
         font.setPointSizeF(font.pointSizeF() - 1)  # many numbers in a narrow dock
         self.setFont(font)
@@ -112,7 +112,7 @@ class Legend(QWidget):
 
     def _add_row(self, row: int, column: int, key: str) -> None:
         name, tip = part_words(key)
-        label, value = QLabel(name), FigureLabel("–")
+        label, value = QLabel(name), StableWidthLabel("–")
         value.setAlignment(Qt.AlignmentFlag.AlignRight)
         value.setAccessibleName(name)
         label.setFont(self.font())

@@ -8,11 +8,11 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
-from kvdesk.backend.messages import Buffer
-from kvdesk.backend.samples import Sample
-from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.backend.protocol.facts import Buffer
+from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.memory.domain_card import DomainCard
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 RECENT_S = 600.0
 

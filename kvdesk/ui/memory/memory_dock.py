@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
 
-from kvdesk.backend.calibration import Comparison
-from kvdesk.backend.messages import Buffer, BufferKind, ContextFacts, KvState
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import Curve, MemoryPlan
-from kvdesk.backend.samples import Sample
-from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning.calibration import Comparison
+from kvdesk.backend.planning.plan import Curve, MemoryPlan
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, ContextFacts, KvState
+from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.memory.context_curve import ContextCurve
 from kvdesk.ui.memory.explain_view import ExplainView
 from kvdesk.ui.memory.gauges import KvGauge
 from kvdesk.ui.memory.live_chart import LiveChart
 from kvdesk.ui.memory.plan_table import Loaded, PlanTable
-from kvdesk.ui.memory.plot_import import PlotImport
-from kvdesk.ui.scroll_column import ScrollColumn
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
+from kvdesk.ui.memory.plots.plot_import import PlotImport
+from kvdesk.ui.widgets.scroll_column import ScrollColumn
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 
 class MemoryDock(QWidget):

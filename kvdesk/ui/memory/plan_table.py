@@ -20,13 +20,20 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from kvdesk.backend.calibration import Comparison
-from kvdesk.backend.explain import why
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.plan import DevicePlan, MemoryPlan
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.planning.calibration import Comparison
+from kvdesk.backend.planning.explain import why
+from kvdesk.backend.planning.plan import DevicePlan, MemoryPlan
 from kvdesk.ui.memory.plan_tree import Group, PlanTree, Row
-from kvdesk.ui.numbers import MIB, format_bytes, format_bytes_delta, format_clock, format_exact_bytes, format_tokens
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.numbers import (
+    MIB,
+    format_bytes,
+    format_bytes_delta,
+    format_clock,
+    format_exact_bytes,
+    format_tokens,
+)
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 COMPONENTS = ("weights_mapped", "weights", "kv", "recurrent", "compute", "output", "overhead")
 ALWAYS_SHOWN = frozenset({"kv", "compute"})

@@ -20,13 +20,13 @@ from PySide6.QtWidgets import (
 )
 
 from kvdesk.ui.memory.legend import Legend
-from kvdesk.ui.numbers import format_clock
-from kvdesk.ui.scroll_column import ScrollColumn
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.numbers import format_clock
+from kvdesk.ui.widgets.scroll_column import ScrollColumn
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 if TYPE_CHECKING:
-    from kvdesk.backend.session_log import Session
-    from kvdesk.ui.memory.domain_plot import DomainPlot, Moment
+    from kvdesk.backend.session_log.reader import Session
+    from kvdesk.ui.memory.plots.domain_plot import DomainPlot, Moment
 
 PLOT_HEIGHT_PX = 210
 EVENT_SPAN_S = 60.0
@@ -81,8 +81,8 @@ class SessionView(QWidget):
         """Draw all of it. ``session.columns`` is best made beforehand, off the UI thread."""
         self.clear()
         self._session = session
-        from kvdesk.ui.memory.domain_plot import DomainPlot
-        from kvdesk.ui.memory.session_series import marks_of, rows_of
+        from kvdesk.ui.memory.plots.domain_plot import DomainPlot
+        from kvdesk.ui.memory.plots.session_series import marks_of, rows_of
 
         columns = session.columns
         count = len(columns.time_s)

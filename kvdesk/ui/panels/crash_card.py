@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from kvdesk.backend.messages import Buffer
-from kvdesk.backend.samples import Sample
-from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.backend.protocol.facts import Buffer
+from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.memory.composition import split
-from kvdesk.ui.numbers import format_bytes, format_clock, format_tokens
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
+from kvdesk.ui.widgets.numbers import format_bytes, format_clock, format_tokens
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 CHART_HEIGHT_PX = 110
 
@@ -156,7 +156,7 @@ class CrashCard(QFrame):
         if not samples:
             return
         self._chart_words.setText(self.tr("{0} in the last {1} s").format(domain, self._span_s(samples)))
-        from kvdesk.ui.memory.domain_plot import DomainPlot
+        from kvdesk.ui.memory.plots.domain_plot import DomainPlot
 
         self._plot = DomainPlot(self._theme, capacity_rows=max(2, len(samples)))
         self._plot.setFixedHeight(CHART_HEIGHT_PX)

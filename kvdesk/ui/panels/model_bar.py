@@ -20,15 +20,15 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from kvdesk.backend.messages import ContextFacts, KvState
-from kvdesk.backend.plan import alarm
-from kvdesk.backend.samples import Sample
-from kvdesk.ui.face_line import FaceLine, Fact, elided
-from kvdesk.ui.icons import icon
+from kvdesk.backend.planning.plan import alarm
+from kvdesk.backend.protocol.facts import ContextFacts, KvState
+from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.memory.composition import room_under_line
 from kvdesk.ui.memory.gauges import CONTEXT_AMBER, CONTEXT_RED
-from kvdesk.ui.numbers import format_bytes, format_bytes_pair, format_percent, format_tokens, short_tokens
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_pair, format_percent, format_tokens, short_tokens
+from kvdesk.ui.widgets.status_line import Fact, StatusLine, elided
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 NAME_WIDTH_PX = (120, 300)
 NARROW_PX = 1000
@@ -93,7 +93,7 @@ class ModelBar(QFrame):
         self._reload = QPushButton(self.tr("Reload"))
         set_role(self._reload, "primary")
         self._reload.clicked.connect(self.reload_requested)
-        self._face = FaceLine(theme)
+        self._face = StatusLine(theme)
         self._face.setAccessibleName(self.tr("Context and memory"))
         row = QHBoxLayout(self)
         row.setContentsMargins(8, 4, 12, 4)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from kvdesk.backend.plan import Option
-from kvdesk.ui.numbers import format_bytes, format_bytes_delta
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.backend.planning.plan import Option
+from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_delta
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 
 @dataclass(frozen=True)

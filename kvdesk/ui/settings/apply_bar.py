@@ -5,8 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from kvdesk.ui.numbers import format_bytes, format_bytes_delta
-from kvdesk.ui.theme import set_role
+from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_delta
+from kvdesk.ui.widgets.theme import set_role
 
 
 class ApplyBar(QFrame):

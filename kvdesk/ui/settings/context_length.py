@@ -9,8 +9,8 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSlider, QSpinBox, QStyle, QStyleOptionSlider, QWidget
 
 from kvdesk.backend.settings import pad256
-from kvdesk.ui.numbers import format_tokens, short_tokens
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.numbers import format_tokens, short_tokens
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 STEP = 256
 STEPS_PER_OCTAVE = 32

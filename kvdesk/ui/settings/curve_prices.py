@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvdesk.backend.plan import Curve
-from kvdesk.ui.options_card import PricedChoice
+from kvdesk.backend.planning.plan import Curve
+from kvdesk.ui.panels.options_card import PricedChoice
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any, cast
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QLabel, QSlider, QWidget
 
-from kvdesk.ui.field_editor import ChoiceBox, NumberBox, TickBox, make_editor
-from kvdesk.ui.theme import set_role
+from kvdesk.ui.settings.field_editor import ChoiceBox, NumberBox, TickBox, make_editor
+from kvdesk.ui.widgets.theme import set_role
 
 
 class FieldForm(QWidget):

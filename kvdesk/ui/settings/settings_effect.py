@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import QCoreApplication
 
 from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings, EngineSettings
-from kvdesk.ui.numbers import format_ms, format_tokens
+from kvdesk.ui.widgets.numbers import format_ms, format_tokens
 
 
 def effect_words(

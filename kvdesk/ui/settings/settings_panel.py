@@ -19,8 +19,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from kvdesk.backend.messages import Device
-from kvdesk.backend.model_file import ModelFile
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.protocol.facts import Device
 from kvdesk.backend.settings import (
     ALLOCATIONS,
     CACHE_TYPES,
@@ -30,13 +30,13 @@ from kvdesk.backend.settings import (
     ModelSettings,
     context_problems,
 )
-from kvdesk.ui.apply_bar import ApplyBar
-from kvdesk.ui.context_length import ContextLength
-from kvdesk.ui.form import FieldForm
-from kvdesk.ui.numbers import MIB, format_bytes_delta
-from kvdesk.ui.scroll_column import ScrollColumn
-from kvdesk.ui.settings_effect import effect_words
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.settings.apply_bar import ApplyBar
+from kvdesk.ui.settings.context_length import ContextLength
+from kvdesk.ui.settings.form import FieldForm
+from kvdesk.ui.settings.settings_effect import effect_words
+from kvdesk.ui.widgets.numbers import MIB, format_bytes_delta
+from kvdesk.ui.widgets.scroll_column import ScrollColumn
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full")
 ALLOCATION_FIELDS = ("allocation", "initial_ctx")

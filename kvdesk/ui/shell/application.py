@@ -1,4 +1,4 @@
-"""The composition root: makes the backend's doers and the window, joins them, runs Qt, and lets all go in order."""
+"""The composition root: makes the backend's services and the window, connects them, runs Qt, and shuts everything down in order."""
 
 from __future__ import annotations
 
@@ -12,33 +12,37 @@ from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from kvdesk import __version__, paths
-from kvdesk.backend import chat, fallback, models, preferences, text_file
-from kvdesk.backend import messages as m
-from kvdesk.backend.calibration import Comparison
-from kvdesk.backend.engine import Engine, EngineEvent, FellBack, StateChanged
-from kvdesk.backend.machine import Machine
-from kvdesk.backend.model_file import ModelFile
-from kvdesk.backend.monitor import Monitor
-from kvdesk.backend.planner import Planner
-from kvdesk.backend.recorder import Recorder
-from kvdesk.backend.session_log import SessionSummary
+from kvdesk.backend import preferences, text_file
+from kvdesk.backend.conversations import conversation
+from kvdesk.backend.conversations.snapshots import SnapshotStore
+from kvdesk.backend.conversations.store import FILE_NAME, ConversationStore, ModelMemory
+from kvdesk.backend.conversations.store_thread import StoreThread
+from kvdesk.backend.engine.engine import Engine, EngineEvent, FellBack, StateChanged
+from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.library import models
+from kvdesk.backend.planning.calibration import Comparison
+from kvdesk.backend.planning.planner import Planner
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import ContextFacts, ModelFacts, TurnStats
+from kvdesk.backend.session_log.reader import SessionSummary
+from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.backend.settings import EngineSettings, SamplingSettings
-from kvdesk.backend.snapshots import SnapshotStore
-from kvdesk.backend.store import FILE_NAME, ConversationStore, ModelMemory
-from kvdesk.backend.store_thread import StoreThread
-from kvdesk.ui.bridge import Bridge
-from kvdesk.ui.chat_controller import ChatController
-from kvdesk.ui.collector import Collector
-from kvdesk.ui.engine_controller import EngineController
-from kvdesk.ui.growth_controller import GrowthController
-from kvdesk.ui.keep_controller import KeepController
-from kvdesk.ui.limit_controller import LimitController
-from kvdesk.ui.log_controller import LogController
-from kvdesk.ui.memory_controller import MemoryController
-from kvdesk.ui.model_bar import RecentModel
-from kvdesk.ui.opening import Opening, current_theme, dress
-from kvdesk.ui.plan_controller import PlanController
-from kvdesk.ui.profile_controller import ProfileController
+from kvdesk.backend.system import cpu_fallback
+from kvdesk.backend.system.machine import Machine
+from kvdesk.backend.system.monitor import Monitor
+from kvdesk.ui.controllers.bridge import Bridge
+from kvdesk.ui.controllers.chat import ChatController
+from kvdesk.ui.controllers.context_profile import ContextProfileController
+from kvdesk.ui.controllers.conversations import ConversationsController
+from kvdesk.ui.controllers.growth import GrowthController
+from kvdesk.ui.controllers.memory import MemoryController
+from kvdesk.ui.controllers.model import ModelController
+from kvdesk.ui.controllers.overflow_warning import OverflowWarningController
+from kvdesk.ui.controllers.plan import PlanController
+from kvdesk.ui.controllers.session_log import SessionLogController
+from kvdesk.ui.panels.model_bar import RecentModel
+from kvdesk.ui.shell.gc_on_ui_thread import Collector
+from kvdesk.ui.shell.open_window import Opening, current_theme, dress
 
 DELETED_KEPT_S = 86400.0
 """How long a deleted conversation can still be brought back."""
@@ -91,7 +95,9 @@ class App(QObject):
 
     def _build_controllers(self) -> None:
         window = self.window
-        self.keeper = KeepController(self.store, self.bridge, window.conversation_list, self.snapshots.size_of, self)
+        self.keeper = ConversationsController(
+            self.store, self.bridge, window.conversation_list, self.snapshots.size_of, self
+        )
         self.chat = ChatController(
             self.engine,
             self.keeper,
@@ -103,7 +109,7 @@ class App(QObject):
             self,
         )
         self.plans = PlanController(self.planner, window.settings_panel, window.memory_dock, self)
-        self.models = EngineController(
+        self.models = ModelController(
             self.engine,
             self.plans,
             self.bridge,
@@ -124,9 +130,11 @@ class App(QObject):
             self,
         )
         self.growth = GrowthController(self.engine, self.planner, self.models, window.growth_card, self)
-        self.limits = LimitController(window.composer, self.chat, self.models, self)
-        self.logs = LogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
-        self.profiles = ProfileController(self.engine, self.models, self.monitor, self.bridge, window, self.theme)
+        self.limits = OverflowWarningController(window.composer, self.chat, self.models, self)
+        self.logs = SessionLogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
+        self.profiles = ContextProfileController(
+            self.engine, self.models, self.monitor, self.bridge, window, self.theme
+        )
 
     def _connect(self) -> None:
         window, bridge = self.window, self.bridge
@@ -229,9 +237,9 @@ class App(QObject):
     def _show_recent(self, recent: list[RecentModel]) -> None:
         self.window.model_bar.show_recent(recent)
 
-    def _new_conversation(self) -> chat.Conversation:
+    def _new_conversation(self) -> conversation.Conversation:
         chosen, memory = self.preferences, self._remembered.get(self._model_path)
-        return chat.new_conversation(
+        return conversation.new_conversation(
             time.time(),
             sampling=(memory and memory.sampling) or chosen.sampling,
             system_prompt=chosen.system_prompt,
@@ -245,7 +253,7 @@ class App(QObject):
         context = settings.context
         if file.n_ctx_train and not (memory and memory.engine_settings):
             context = dataclasses.replace(context, n_ctx=min(context.n_ctx, file.n_ctx_train))
-        model = fallback.remembered(settings.model, paths.fallback_file())
+        model = cpu_fallback.remembered(settings.model, paths.fallback_file())
         if self._rpc_servers:
             model = dataclasses.replace(model, rpc_servers=self._rpc_servers)
         return EngineSettings(model, context)
@@ -279,13 +287,13 @@ class App(QObject):
                 sys.excepthook(*sys.exc_info())
         match event:
             case FellBack():
-                fallback.remember(paths.fallback_file())
+                cpu_fallback.remember(paths.fallback_file())
             case StateChanged():
                 self.window.crash_card.set_busy(event.now.value in ("starting", "loading", "warming"))
             case _:
                 pass
 
-    def _on_model_ready(self, model: m.ModelFacts, _context: m.ContextFacts) -> None:
+    def _on_model_ready(self, model: ModelFacts, _context: ContextFacts) -> None:
         self.window.crash_card.hide()
         self._model_path = model.path
         self.chat.refresh_new()
@@ -294,7 +302,7 @@ class App(QObject):
     def _on_model_gone(self, reason: str) -> None:
         self.chat.set_model("", can_send=False, reason=reason)
 
-    def _on_reply_finished(self, stats: m.TurnStats) -> None:
+    def _on_reply_finished(self, stats: TurnStats) -> None:
         context = self.models.context
         self.window.settings_panel.show_tokens_in_use(
             context.kv.cells_used if context else 0, stats.prompt_tokens_per_second

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, QTimer
 
-from kvdesk.ui.app import App
+from kvdesk.ui.shell.application import App
 
 PATIENCE_MS = 300_000
 SETTLE_MS = 1500

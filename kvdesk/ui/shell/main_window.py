@@ -23,20 +23,20 @@ from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
 from kvdesk.ui.chat.transcript import Transcript
-from kvdesk.ui.crash_card import CrashCard
-from kvdesk.ui.icons import app_icon
 from kvdesk.ui.memory.memory_dock import MemoryDock
-from kvdesk.ui.model_bar import ModelBar
-from kvdesk.ui.options_card import OptionsCard
-from kvdesk.ui.settings_panel import SettingsPanel
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.panels.crash_card import CrashCard
+from kvdesk.ui.panels.model_bar import ModelBar
+from kvdesk.ui.panels.options_card import OptionsCard
+from kvdesk.ui.settings.settings_panel import SettingsPanel
+from kvdesk.ui.widgets.icons import app_icon
+from kvdesk.ui.widgets.theme import Theme
 
 NARROW_PX = 1120
 """Below this width the list of conversations makes room for chat and memory."""
 
 
 class MainWindow(QMainWindow):
-    """All panels are its attributes; what they mean to each other is joined in app.py."""
+    """All panels are its attributes; what they mean to each other is joined in ui/shell/application.py."""
 
     model_dropped = Signal(str)
     open_model_requested = Signal()

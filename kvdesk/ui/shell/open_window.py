@@ -1,6 +1,6 @@
 """The window on the screen before anything stands behind it: preferences, theme, the window where it last stood.
 
-Kept apart from app.py because what that imports (engine, planner, store, ...) would double the time to the first paint.
+Kept apart from ui/shell/application.py because what that imports (engine, planner, store, ...) would double the time to the first paint.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from PySide6.QtWidgets import QApplication
 from kvdesk import __version__, paths
 from kvdesk.backend import preferences
 from kvdesk.backend.preferences import Preferences, WindowState
-from kvdesk.ui.main_window import MainWindow
-from kvdesk.ui.theme import Theme, body_font, palette, style_sheet, theme_named
+from kvdesk.ui.shell.main_window import MainWindow
+from kvdesk.ui.widgets.theme import Theme, body_font, palette, style_sheet, theme_named
 
 
 @dataclass(frozen=True)

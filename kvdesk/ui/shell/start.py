@@ -11,11 +11,11 @@ from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
 from kvdesk import log, paths
-from kvdesk.ui.opening import make_application, open_window
+from kvdesk.ui.shell.open_window import make_application, open_window
 
 if TYPE_CHECKING:
-    from kvdesk.ui.app import App
-    from kvdesk.ui.main_window import MainWindow
+    from kvdesk.ui.shell.application import App
+    from kvdesk.ui.shell.main_window import MainWindow
 
 PAINT_PATIENCE_MS = 1000
 """After this long without a first paint (a window that nobody sees has none) the rest is built all the same."""
@@ -34,7 +34,7 @@ def open_app(
             return
         is_joined = True
         try:
-            from kvdesk.ui.app import App
+            from kvdesk.ui.shell.application import App
 
             app = App(application, opening, rpc_servers)
             app.start(model)
@@ -65,7 +65,7 @@ def run(
         nonlocal exit_code
         apps.append(app)
         if question is not None:
-            from kvdesk.ui.demo import Demo
+            from kvdesk.ui.shell.demo import Demo
 
             exit_code = Demo(app, question, Path(screenshot or "kvdesk.png")).exit_code
 

@@ -9,7 +9,7 @@ from PySide6.QtGui import QIcon, QPainter, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 
 from kvdesk.paths import resource_dir
-from kvdesk.ui.theme import Theme, mix
+from kvdesk.ui.widgets.theme import Theme, mix
 
 DENSITIES = (1, 2, 3)
 """Device pixel ratios that each icon holds a sharp picture for; Qt scales for those between."""

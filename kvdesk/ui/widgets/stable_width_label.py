@@ -6,7 +6,7 @@ from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QLabel, QWidget
 
 
-class FigureLabel(QLabel):
+class StableWidthLabel(QLabel):
     """One line that is as wide as the widest text it has had: numbers do not dance, and a new one does not lay out the
     whole window again, which any change of a plain label's text does."""
 

@@ -9,7 +9,7 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.theme import Theme
 
 GAP = "  ·  "
 STEP_PX = 40
@@ -25,7 +25,7 @@ class Fact:
     tone: str = ""
 
 
-class FaceLine(QWidget):
+class StatusLine(QWidget):
     """Facts from left to right, aligned to the right edge; all of them are in the tool tip and for screen readers."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:

@@ -26,12 +26,12 @@ from PySide6.QtWidgets import (
 )
 
 from kvdesk.ui.memory.segment_bar import Swatch
-from kvdesk.ui.numbers import format_bytes, format_percent, format_rate, format_tokens
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.numbers import format_bytes, format_percent, format_rate, format_tokens
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 if TYPE_CHECKING:
-    from kvdesk.backend.profile import ProfilePoint
-    from kvdesk.ui.memory.profile_plots import ProfileMemoryPlot, ProfileSpeedPlot
+    from kvdesk.backend.planning.context_profile import ProfilePoint
+    from kvdesk.ui.memory.plots.profile_plots import ProfileMemoryPlot, ProfileSpeedPlot
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
 CHOSEN_FIRST = frozenset({"f16", "q8_0"})
@@ -289,7 +289,7 @@ class ProfileWindow(QDialog):
         """Make the plots (imports pyqtgraph)."""
         if self._memory_plot is not None:
             return
-        from kvdesk.ui.memory import profile_plots
+        from kvdesk.ui.memory.plots import profile_plots
 
         self._memory_plot = profile_plots.ProfileMemoryPlot(self._theme)
         prompt, decode = self.tr("Prompt, tokens per second"), self.tr("Decode, tokens per second")

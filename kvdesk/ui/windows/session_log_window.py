@@ -25,11 +25,11 @@ from PySide6.QtWidgets import (
 )
 
 from kvdesk.ui.memory.session_view import SessionView
-from kvdesk.ui.numbers import format_bytes, format_file_size, format_ms, format_tokens, unknown
-from kvdesk.ui.theme import Theme, set_role
+from kvdesk.ui.widgets.numbers import format_bytes, format_file_size, format_ms, format_tokens, unknown
+from kvdesk.ui.widgets.theme import Theme, set_role
 
 if TYPE_CHECKING:
-    from kvdesk.backend.session_log import Session, SessionSummary
+    from kvdesk.backend.session_log.reader import Session, SessionSummary
 
 EXPORTS = ("csv", "jsonl", "png", "svg")
 

@@ -15,19 +15,19 @@ from PySide6.QtGui import QColor, QFont, QImage, QPainter, QPen, QPolygonF
 from PySide6.QtSvg import QSvgGenerator
 
 from kvdesk.errors import StoreError
-from kvdesk.ui.memory import ticks
-from kvdesk.ui.memory.chart_event import ChartEvent
-from kvdesk.ui.memory.chart_history import ChartHistory, Columns
 from kvdesk.ui.memory.composition import LAYERS
 from kvdesk.ui.memory.legend import LINES, PARTS, part_color, part_words
-from kvdesk.ui.memory.series import SERIES, known_runs
-from kvdesk.ui.memory.session_series import marks_of, rows_of
-from kvdesk.ui.numbers import format_bytes, format_clock, format_ms
-from kvdesk.ui.theme import LIGHT, Theme, mix
+from kvdesk.ui.memory.plots import ticks
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
+from kvdesk.ui.memory.plots.chart_history import ChartHistory, Columns
+from kvdesk.ui.memory.plots.series import SERIES, known_runs
+from kvdesk.ui.memory.plots.session_series import marks_of, rows_of
+from kvdesk.ui.widgets.numbers import format_bytes, format_clock, format_ms
+from kvdesk.ui.widgets.theme import LIGHT, Theme, mix
 
 if TYPE_CHECKING:
-    from kvdesk.backend.session_columns import DomainColumns
-    from kvdesk.backend.session_log import Session
+    from kvdesk.backend.session_log.columns import DomainColumns
+    from kvdesk.backend.session_log.reader import Session
 
 WIDTH_PX = 1200
 PLOT_PX = 300

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdesk.backend.chat import (
+from kvdesk.backend.conversations.conversation import (
     TITLE_LENGTH,
     Message,
     active_path,
@@ -22,8 +22,8 @@ from kvdesk.backend.chat import (
     title_of,
     to_turns,
 )
-from kvdesk.backend.chat_file import from_json, to_json, to_markdown
-from kvdesk.backend.messages import ChatTurn, StopReason, TurnStats
+from kvdesk.backend.conversations.file_format import from_json, to_json, to_markdown
+from kvdesk.backend.protocol.facts import ChatTurn, StopReason, TurnStats
 from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
 from kvdesk.errors import UsageError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvdesk.backend.snapshots import SnapshotKey, SnapshotStore, model_identity
+from kvdesk.backend.conversations.snapshots import SnapshotKey, SnapshotStore, model_identity
 
 KEY = SnapshotKey("chat-1", "model", "llama-cpp-python 0.3.36", "f16", "f16", True)
 TOKENS = (2, 105, 262143, 0)
@@ -137,8 +137,8 @@ def test_a_kill_while_writing_leaves_the_old_snapshot_and_no_litter(tmp_path: Pa
     writer = """
 import os, signal, sys
 from pathlib import Path
-from kvdesk.backend import snapshots
-from tests.backend.test_snapshots import KEY, STATE
+from kvdesk.backend.conversations import snapshots
+from tests.backend.conversations.test_snapshots import KEY, STATE
 snapshots.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 snapshots.SnapshotStore(Path(sys.argv[1])).save(KEY, (7,), STATE * 2)
 """

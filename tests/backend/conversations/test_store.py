@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from kvdesk.backend import schema, search
-from kvdesk.backend.chat import active_path, new_conversation, new_message
-from kvdesk.backend.messages import StopReason, TurnStats
+from kvdesk.backend.conversations import schema, search
+from kvdesk.backend.conversations.conversation import active_path, new_conversation, new_message
+from kvdesk.backend.conversations.store import ConversationStore, ModelMemory
+from kvdesk.backend.conversations.store_thread import StoreThread
+from kvdesk.backend.protocol.facts import StopReason, TurnStats
 from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
-from kvdesk.backend.store import ConversationStore, ModelMemory
-from kvdesk.backend.store_thread import StoreThread
 from kvdesk.errors import StoreError
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 STATS = TurnStats(StopReason.EOS, 12, 3, 41, 300.5, None, 18.23, 2)
 
 
@@ -425,8 +425,8 @@ def test_a_full_disk_loses_nothing_that_was_kept(path):
 WRITER = """
 import dataclasses, sys
 from pathlib import Path
-from kvdesk.backend.chat import new_conversation, new_message
-from kvdesk.backend.store import ConversationStore
+from kvdesk.backend.conversations.conversation import new_conversation, new_message
+from kvdesk.backend.conversations.store import ConversationStore
 
 store = ConversationStore(Path(sys.argv[1]))
 conversation = new_conversation(1.0, title="Killed")
@@ -446,7 +446,7 @@ while True:
 
 @pytest.mark.parametrize("kill_after", [1, 17, 60])
 def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_kept(path, kill_after):
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     environment = {**os.environ, "PYTHONPATH": root}
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env=environment)
     for line in writer.stdout:
@@ -539,7 +539,7 @@ def test_whatever_goes_wrong_in_opening_everybody_is_answered(path, monkeypatch)
     def broken(*_):
         raise ValueError("half a statement")
 
-    monkeypatch.setattr("kvdesk.backend.store.migrate", broken)
+    monkeypatch.setattr("kvdesk.backend.conversations.store.migrate", broken)
     thread = StoreThread(path)
     answers = queue.SimpleQueue()
     thread.submit(lambda store: store.conversations(), answers.put)

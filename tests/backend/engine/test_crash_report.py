@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvdesk.backend.post_mortem import asked_and_free_bytes, crash_values, explain
+from kvdesk.backend.engine.crash_report import asked_and_free_bytes, crash_values, explain
 
 GIB, MIB = 1024**3, 1024**2
 
@@ -27,7 +27,7 @@ ABORTED = """\
 Fatal Python error: Aborted
 
 Current thread 0x00007f0000000000 (most recent call first):
-  File "worker.py", line 1 in run
+  File "processes/engine_process.py", line 1 in run
 """
 RPC_LOADED = """\
 llama_model_load_from_file_impl: using device RPC0 (192.0.2.7:50052) (unknown id) - 24048 MiB free

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvdesk.backend import gguf_header
-from kvdesk.backend.gguf_header import MAX_KEPT_NUMBERS, TENSOR_TYPES, ArraySummary
-from kvdesk.backend.model_file import ModelFile, read_model_file
+from kvdesk.backend.gguf import header
+from kvdesk.backend.gguf.header import MAX_KEPT_NUMBERS, TENSOR_TYPES, ArraySummary
+from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.errors import ModelFileError
 from tests.tiny_models import CHATML, write_sparse_header, write_tiny
 
@@ -178,7 +178,7 @@ def test_where_the_reading_window_ends_does_not_matter(
 ) -> None:
     path = write_tiny("gemma3", tmp_path, chat_template=CHATML)
     whole = read_model_file(path)
-    monkeypatch.setattr(gguf_header, "_WINDOW_BYTES", window_bytes)
+    monkeypatch.setattr(header, "_WINDOW_BYTES", window_bytes)
     assert read_model_file(path) == whole
 
 
@@ -442,7 +442,7 @@ def test_hostile_counts_in_a_file_that_could_hold_them_stay_cheap(tmp_path: Path
         paths.append(str(path))
     script = (
         "import re, sys\nfrom pathlib import Path\n"
-        "from kvdesk.backend.model_file import read_model_file\nfrom kvdesk.errors import ModelFileError\n"
+        "from kvdesk.backend.gguf.model_file import read_model_file\nfrom kvdesk.errors import ModelFileError\n"
         "for path in sys.argv[1:]:\n"
         "    try: read_model_file(Path(path))\n"
         "    except ModelFileError as error: print(error)\n"

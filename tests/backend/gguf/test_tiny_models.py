@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kvdesk.backend.model_file import ModelFile, read_model_file
+from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.errors import ModelFileError
 from tests import tiny_models
 from tests.tiny_models import ARCHITECTURES, NO_CHAT, write_all, write_sparse_header, write_tiny

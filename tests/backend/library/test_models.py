@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kvdesk import paths
-from kvdesk.backend import models
-from kvdesk.backend.models import ModelList, find_models, starter_model
+from kvdesk.backend.library import models
+from kvdesk.backend.library.models import ModelList, find_models, starter_model
 from kvdesk.errors import ModelFileError
 from tests.tiny_models import write_tiny
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kvdesk.backend.calibration import CELL_BYTES, Calibration, compare, typical_bytes
-from kvdesk.backend.footprint import Footprint
-from kvdesk.backend.gguf_header import ArraySummary
-from kvdesk.backend.plan import MemoryPlan, make_plan
+from kvdesk.backend.gguf.header import ArraySummary
+from kvdesk.backend.planning.calibration import CELL_BYTES, Calibration, compare, typical_bytes
+from kvdesk.backend.planning.plan import MemoryPlan, make_plan
+from kvdesk.backend.protocol.footprint import Footprint
 from tests.plan_samples import GIB, MIB, footprint, model_file, settings
 
 

@@ -1,11 +1,11 @@
-"""cost_line.py: few questions, the same answers as asking for every length."""
+"""planning/cost_curve.py: few questions, the same answers as asking for every length."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdesk.backend.cost_line import TOLERANCE_BYTES, CostLine
+from kvdesk.backend.planning.cost_curve import TOLERANCE_BYTES, CostLine
 
 MIB = 1024 * 1024
 

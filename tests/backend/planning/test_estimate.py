@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvdesk.backend.estimate import estimate
-from kvdesk.backend.footprint import ESTIMATE
-from kvdesk.backend.gguf_header import Tensor
-from kvdesk.backend.messages import BufferKind
+from kvdesk.backend.gguf.header import Tensor
+from kvdesk.backend.planning.estimate import estimate
+from kvdesk.backend.protocol.facts import BufferKind
+from kvdesk.backend.protocol.footprint import ESTIMATE
 from kvdesk.backend.settings import EngineSettings
 from tests.plan_samples import MIB, model_file, settings
 

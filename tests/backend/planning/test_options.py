@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from kvdesk.backend import options
-from kvdesk.backend.plan import MemoryPlan, Overhead, make_plan, with_max_n_ctx
-from kvdesk.backend.samples import DomainReading
+from kvdesk.backend.planning import options
+from kvdesk.backend.planning.plan import MemoryPlan, Overhead, make_plan, with_max_n_ctx
 from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.system.samples import DomainReading
 from kvdesk.errors import SettingsError
 from tests.plan_samples import GIB, MIB, footprint, model_file, ram, settings
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from kvdesk.backend.gpu import GpuReading
-from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
-from kvdesk.backend.plan import Overhead, growth_cost, make_plan, size_words, with_max_n_ctx
-from kvdesk.backend.pricing import held_by
-from kvdesk.backend.samples import DomainReading
+from kvdesk.backend.planning.plan import Overhead, growth_cost, make_plan, size_words, with_max_n_ctx
+from kvdesk.backend.planning.pricer import held_by
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
+from kvdesk.backend.system.nvml import GpuReading
+from kvdesk.backend.system.samples import DomainReading
 from tests.plan_samples import GIB, GPU, MIB, footprint, ram, settings
 
 NO_OVERHEAD = {"RAM": Overhead(0, True), "CUDA0": Overhead(0, True)}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kvdesk.backend.log_export import CSV_COLUMNS, CSV_DOMAIN_COLUMNS, FORMATS, export, write_csv
-from kvdesk.backend.log_report import report
-from kvdesk.backend.messages import KvState
-from kvdesk.backend.samples import DomainReading, MachineReading, Sample
-from kvdesk.backend.session_log import Session, open_session
+from kvdesk.backend.protocol.facts import KvState
+from kvdesk.backend.session_log.export import CSV_COLUMNS, CSV_DOMAIN_COLUMNS, FORMATS, export, write_csv
+from kvdesk.backend.session_log.reader import Session, open_session
+from kvdesk.backend.session_log.report import report
+from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 from kvdesk.errors import StoreError, UsageError
 from tests.fakes.made_up_session import recorded, recording, sample
 
@@ -66,7 +66,7 @@ def test_csv_has_the_documented_columns_and_a_row_for_every_sample_and_event(ses
         *CSV_COLUMNS,
         *(f"{domain}_{column}" for domain in ("ram", "cuda0") for column in CSV_DOMAIN_COLUMNS),
     ]
-    documented = (Path(__file__).parents[2] / "docs/MEMORY_LOG.md").read_text()
+    documented = (Path(__file__).parents[3] / "docs/MEMORY_LOG.md").read_text()
     assert [column for column in (*CSV_COLUMNS, *CSV_DOMAIN_COLUMNS) if f"`{column}`" not in documented] == []
     samples = [row for row in rows if not row["event"]]
     assert len(samples) == 20

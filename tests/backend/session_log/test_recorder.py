@@ -21,13 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvdesk.backend.machine import Machine
-from kvdesk.backend.messages import KvState
-from kvdesk.backend.monitor import Monitor
-from kvdesk.backend.process_identity import process_identity
-from kvdesk.backend.recorder import Recorder, drop_oldest
-from kvdesk.backend.samples import DomainReading, MachineReading, Sample
-from kvdesk.backend.session_log import (
+from kvdesk.backend.protocol.facts import KvState
+from kvdesk.backend.session_log.reader import (
     companions,
     find_session,
     last_unclean_session,
@@ -36,12 +31,17 @@ from kvdesk.backend.session_log import (
     session_files,
     size_on_disk,
 )
-from kvdesk.backend.session_rows import comb, pack_note, pack_sample
+from kvdesk.backend.session_log.recorder import Recorder, drop_oldest
+from kvdesk.backend.session_log.rows import comb, pack_note, pack_sample
+from kvdesk.backend.system.machine import Machine
+from kvdesk.backend.system.monitor import Monitor
+from kvdesk.backend.system.process_identity import process_identity
+from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 from kvdesk.errors import StoreError, UsageError
 from tests.fakes.made_up_session import recorded, recording, sample
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 # --- what goes in comes out --------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from tests.fakes.made_up_session import sample
-from kvdesk.backend.recorder import Recorder
+from kvdesk.backend.session_log.recorder import Recorder
 recorder = Recorder(Path(sys.argv[1]), sys.argv[2], "0.1.0")
 recorder.event("load", "Loading", {"model": "gemma"})
 for i in range(1_000_000):
@@ -376,7 +376,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from tests.fakes.made_up_session import sample
-from kvdesk.backend.recorder import Recorder
+from kvdesk.backend.session_log.recorder import Recorder
 recorder = Recorder(Path(sys.argv[1]), "window", "0.1.0")
 assert recorder.flush() and recorder.problem is None
 recorder.sample(sample(0))
@@ -423,7 +423,7 @@ def test_the_oldest_sessions_go_when_the_budget_is_spent(tmp_path: Path) -> None
 def test_a_session_too_long_for_the_budget_goes_on_in_a_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvdesk.backend.recorder._CHECK_EVERY_S", 0.0)
+    monkeypatch.setattr("kvdesk.backend.session_log.recorder._CHECK_EVERY_S", 0.0)
     with recording(tmp_path, budget_bytes=1_000_000) as recorder:
         first = recorder.path
         for i in range(10_000):

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvdesk.backend.cgroup import memory_groups
-from kvdesk.backend.gpu import Nvml, pci_address
-from kvdesk.backend.machine import (
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
+from kvdesk.backend.system.cgroup import memory_groups
+from kvdesk.backend.system.machine import (
     NO_ENGINE,
     NOT_USED,
     OWN_BUFFERS,
@@ -24,9 +24,9 @@ from kvdesk.backend.machine import (
     Machine,
     read_domains,
 )
-from kvdesk.backend.messages import Buffer, BufferKind, Device
-from kvdesk.backend.process_memory import descendants, engine_memory, process_memory
-from kvdesk.backend.samples import DomainReading
+from kvdesk.backend.system.nvml import Nvml, pci_address
+from kvdesk.backend.system.process_memory import descendants, engine_memory, process_memory
+from kvdesk.backend.system.samples import DomainReading
 from tests.fakes.fake_pynvml import FakeGpu, FakePynvml
 
 MIB = 1024 * 1024
@@ -335,10 +335,10 @@ def test_without_a_driver_there_is_no_gpu_and_a_reason() -> None:
     sys.platform != "linux" or Path("/proc/driver/nvidia").exists(), reason="needs a machine without a driver"
 )
 def test_a_machine_without_the_driver_does_not_pay_for_its_binding() -> None:
-    looked = "from kvdesk.backend.machine import Machine; m = Machine(); m.read(); print(m.gpu_why)"
+    looked = "from kvdesk.backend.system.machine import Machine; m = Machine(); m.read(); print(m.gpu_why)"
     said = subprocess.run(
         [sys.executable, "-c", f"{looked}; import sys; print('pynvml' in sys.modules)"],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
     )  # fmt: skip
     assert said.stdout == "There is no NVIDIA driver on this machine.\nFalse\n"
 

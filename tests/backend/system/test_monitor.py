@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from kvdesk.backend.machine import Machine
-from kvdesk.backend.messages import Buffer, BufferKind, Device, KvState
-from kvdesk.backend.monitor import Monitor
-from kvdesk.backend.samples import DEFAULT_MARGIN_BYTES, DomainReading, MachineReading, Sample
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device, KvState
+from kvdesk.backend.system.machine import Machine
+from kvdesk.backend.system.monitor import Monitor
+from kvdesk.backend.system.samples import DEFAULT_MARGIN_BYTES, DomainReading, MachineReading, Sample
 
 RAM = MachineReading((DomainReading("RAM", "ram", 100, 50, 10, 10, 0),))
 

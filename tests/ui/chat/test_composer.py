@@ -7,12 +7,12 @@ from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
-from kvdesk.backend.chat import ConversationRow
+from kvdesk.backend.conversations.conversation import ConversationRow
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.composer_field import MOST_LINES
 from kvdesk.ui.chat.conversation_list import ConversationList
-from kvdesk.ui.options_card import PricedChoice
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.panels.options_card import PricedChoice
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 
 GIB = 1024**3
 CHOICES = (

@@ -10,10 +10,10 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QLabel, QLineEdit, QListView, QMenu, QPushButton
 
-from kvdesk.backend.chat import ConversationRow
+from kvdesk.backend.conversations.conversation import ConversationRow
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.chat.conversation_rows import heading_of, title_text
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 
 NOW = dt.datetime.fromisoformat("2025-06-15 12:00").astimezone().timestamp()
 HOUR = 3600.0

@@ -7,7 +7,7 @@ from PySide6.QtGui import QTextDocument
 from PySide6.QtWidgets import QApplication, QPlainTextEdit
 
 from kvdesk.ui.chat.highlighter import DARK_CODE, LIGHT_CODE, MAX_CHARS, Highlighter
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 
 
 @pytest.fixture

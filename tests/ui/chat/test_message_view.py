@@ -12,7 +12,7 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QColor, QEnterEvent, QImage, QTextCursor, QTextDocument
 from PySide6.QtWidgets import QApplication, QLabel, QPlainTextEdit, QProgressBar, QPushButton, QWidget
 
-from kvdesk.backend.messages import StopReason, TurnStats
+from kvdesk.backend.protocol.facts import StopReason, TurnStats
 from kvdesk.ui.chat.code_view import CodeView
 from kvdesk.ui.chat.message_editor import MessageEditor
 from kvdesk.ui.chat.message_footer import MessageFooter
@@ -20,7 +20,7 @@ from kvdesk.ui.chat.message_row import MessageRow, MessageState
 from kvdesk.ui.chat.message_view import MessageView
 from kvdesk.ui.chat.prose_view import ProseView
 from kvdesk.ui.chat.reply_stats import details, stop_words, summary
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 
 STATS = TurnStats(StopReason.EOS, 1237, 1204, 41, 310.0, 250.0, 18.24)
 Show = Callable[..., MessageView]

@@ -10,7 +10,7 @@ from PySide6.QtGui import QTextDocument
 from pytestqt.qtbot import QtBot
 
 from kvdesk.ui.chat.prose_view import ProseView
-from kvdesk.ui.theme import theme_named
+from kvdesk.ui.widgets.theme import theme_named
 
 TEXT = """Once upon a time there was a *small* house, and **nobody** lived in it.  It stood by the river.
 The second line of the paragraph, don't ask "why", was short. 1. It went on

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QPushButton, QW
 
 from kvdesk.backend.settings import OVERFLOWS, SamplingSettings
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 from PySide6.QtCore import QEvent, QPoint, Qt
 from PySide6.QtWidgets import QApplication, QLabel, QPlainTextEdit, QPushButton, QScrollArea, QScrollBar, QWidget
 
-from kvdesk.backend.messages import StopReason, TurnStats
+from kvdesk.backend.protocol.facts import StopReason, TurnStats
 from kvdesk.ui.chat.message_editor import MessageEditor
 from kvdesk.ui.chat.message_footer import MessageFooter
 from kvdesk.ui.chat.message_row import MessageRow
 from kvdesk.ui.chat.message_view import MessageView
 from kvdesk.ui.chat.prose_view import ProseView
 from kvdesk.ui.chat.transcript import Transcript
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 
 STATS = TurnStats(StopReason.EOS, 40, 0, 9, 300.0, 100.0, 18.2)
 PARAGRAPH = "A paragraph of some length, about nothing. " * 12 + "\n\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdesk.backend.messages import Buffer, BufferKind, KvState
-from kvdesk.backend.samples import DomainReading
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, KvState
+from kvdesk.backend.system.samples import DomainReading
 from kvdesk.ui.memory.composition import room_under_line, split
 
 MIB = 1024**2

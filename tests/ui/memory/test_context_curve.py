@@ -8,7 +8,7 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtTest import QTest
 
 from kvdesk.ui.memory.context_curve import ContextCurve
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
 GIB = 1024**3

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from PySide6.QtWidgets import QLabel
 
-from kvdesk.backend.messages import KvState
+from kvdesk.backend.protocol.facts import KvState
 from kvdesk.ui.memory.gauges import ContextGauge, KvGauge
 from kvdesk.ui.memory.segment_bar import BarMark, Segment, SegmentBar
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 
 MIB = 1024**2
 

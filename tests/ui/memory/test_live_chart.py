@@ -11,10 +11,10 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QWheelEvent
 from PySide6.QtWidgets import QApplication, QToolButton
 
-from kvdesk.backend.samples import DomainReading, MachineReading
-from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.backend.system.samples import DomainReading, MachineReading
 from kvdesk.ui.memory.live_chart import LiveChart
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
 GIB = 1024**3
@@ -58,7 +58,7 @@ def button(chart, text):
 def test_numbers_are_there_before_any_plotting_library_is():
     code = (
         "import sys; from PySide6.QtWidgets import QApplication; app = QApplication([])\n"
-        "from kvdesk.ui.memory.memory_dock import MemoryDock; from kvdesk.ui.theme import LIGHT\n"
+        "from kvdesk.ui.memory.memory_dock import MemoryDock; from kvdesk.ui.widgets.theme import LIGHT\n"
         "from tests.fakes import memory_pictures as p\n"
         "dock = MemoryDock(LIGHT); dock.show_context(p.context()); dock.add_sample(p.sample())\n"
         "card = dock.live_chart.cards['RAM']\n"

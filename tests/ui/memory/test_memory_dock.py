@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from PySide6.QtWidgets import QLabel, QTabWidget
 
-from kvdesk.backend.messages import BufferKind
-from kvdesk.ui.memory.chart_event import ChartEvent
+from kvdesk.backend.protocol.facts import BufferKind
 from kvdesk.ui.memory.context_curve import ContextCurve
 from kvdesk.ui.memory.gauges import KvGauge
 from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.memory.plan_table import PlanTable
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
 

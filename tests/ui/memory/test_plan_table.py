@@ -11,7 +11,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QTreeWidget
 
 from kvdesk.ui.memory.plan_table import Loaded, PlanTable
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
 GIB = 1024**3

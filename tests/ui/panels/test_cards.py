@@ -6,9 +6,9 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QPushButton
 
-from kvdesk.ui.crash_card import CrashCard
-from kvdesk.ui.options_card import OptionsCard, PricedChoice, choices_of
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.panels.crash_card import CrashCard
+from kvdesk.ui.panels.options_card import OptionsCard, PricedChoice, choices_of
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
 GIB = 1024**3

@@ -6,9 +6,9 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QProgressBar, QPushButton, QToolButton
 
-from kvdesk.backend.messages import KvState
-from kvdesk.ui.model_bar import ModelBar, RecentModel
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.backend.protocol.facts import KvState
+from kvdesk.ui.panels.model_bar import ModelBar, RecentModel
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
 GIB = 1024**3

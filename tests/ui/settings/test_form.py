@@ -11,8 +11,8 @@ from PySide6.QtWidgets import QApplication
 
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.settings import MIB, ContextSettings, EngineSettings, ModelSettings, SamplingSettings
-from kvdesk.ui.field_editor import NOTE_ROLE
-from kvdesk.ui.form import FieldForm
+from kvdesk.ui.settings.field_editor import NOTE_ROLE
+from kvdesk.ui.settings.form import FieldForm
 
 
 @pytest.fixture

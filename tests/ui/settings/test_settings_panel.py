@@ -8,11 +8,11 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QComboBox, QLabel, QPushButton, QSlider, QSpinBox
 
-from kvdesk.backend.messages import Device
+from kvdesk.backend.protocol.facts import Device
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
-from kvdesk.ui.context_length import ContextLength, stops_up_to
-from kvdesk.ui.settings_panel import SettingsPanel
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.settings.context_length import ContextLength, stops_up_to
+from kvdesk.ui.settings.settings_panel import SettingsPanel
+from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
 MIB = 1024**2

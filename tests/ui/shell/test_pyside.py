@@ -11,7 +11,7 @@ import pytest
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
-from kvdesk.ui.collector import Collector
+from kvdesk.ui.shell.gc_on_ui_thread import Collector
 
 CALLS = 1000
 
@@ -31,7 +31,7 @@ def test_calls_without_a_result_keep_their_reference_to_none(qtbot: QtBot) -> No
 WHERE_IMPORTED = """
 import sys, threading
 from PySide6.QtCore import QCoreApplication
-from kvdesk.ui.memory.plot_import import PlotImport
+from kvdesk.ui.memory.plots.plot_import import PlotImport
 
 class Watch:
     def find_spec(self, name, path=None, target=None):
@@ -45,7 +45,7 @@ plots = PlotImport()
 plots.finished.connect(application.quit)
 plots.start()
 application.exec()
-assert "kvdesk.ui.memory.domain_plot" in sys.modules
+assert "kvdesk.ui.memory.plots.domain_plot" in sys.modules
 print(*(f"{name}:{thread}" for name, threads in where.items() for thread in threads), sep=",", end="")
 """
 

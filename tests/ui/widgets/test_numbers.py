@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvdesk.ui import numbers as n
+from kvdesk.ui.widgets import numbers as n
 
 MIB = 1024**2
 GIB = 1024**3

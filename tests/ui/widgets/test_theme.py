@@ -14,8 +14,19 @@ from PySide6.QtWidgets import QApplication, QLabel, QPushButton
 
 from kvdesk.paths import resource_dir
 from kvdesk.ui.chat.highlighter import code_colors
-from kvdesk.ui.icons import app_icon, icon
-from kvdesk.ui.theme import DARK, LIGHT, Theme, body_font, mix, mono_font, palette, set_role, style_sheet, theme_named
+from kvdesk.ui.widgets.icons import app_icon, icon
+from kvdesk.ui.widgets.theme import (
+    DARK,
+    LIGHT,
+    Theme,
+    body_font,
+    mix,
+    mono_font,
+    palette,
+    set_role,
+    style_sheet,
+    theme_named,
+)
 
 THEMES = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 AREAS = ("weights", "kv_used", "kv_free", "compute", "overhead", "others")

@@ -11,10 +11,10 @@ from PySide6.QtGui import QColor
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QCheckBox, QComboBox, QProgressBar, QPushButton
 
-from kvdesk.backend.profile import ProfilePoint
-from kvdesk.ui.memory.ticks import decimal_step
-from kvdesk.ui.profile_window import ProfileWindow
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.backend.planning.context_profile import ProfilePoint
+from kvdesk.ui.memory.plots.ticks import decimal_step
+from kvdesk.ui.widgets.theme import DARK, LIGHT
+from kvdesk.ui.windows.context_profile_window import ProfileWindow
 
 MIB = 2**20
 

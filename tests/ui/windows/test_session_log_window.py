@@ -12,14 +12,14 @@ from PySide6.QtGui import QColor, QImage, QPainter
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QPushButton, QTreeWidget
 
-from kvdesk.backend.recorder import Recorder
-from kvdesk.backend.session_log import list_sessions, open_session
+from kvdesk.backend.session_log.reader import list_sessions, open_session
+from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.errors import StoreError
 from kvdesk.ui.memory.composition import LAYERS, split
-from kvdesk.ui.memory.session_series import rows_of
-from kvdesk.ui.session_log_window import SessionLogWindow
-from kvdesk.ui.session_picture import as_png, save_picture
-from kvdesk.ui.theme import DARK, LIGHT
+from kvdesk.ui.memory.plots.session_series import rows_of
+from kvdesk.ui.widgets.theme import DARK, LIGHT
+from kvdesk.ui.windows.session_log_window import SessionLogWindow
+from kvdesk.ui.windows.session_picture import as_png, save_picture
 from tests.fakes import memory_pictures as pictures
 
 CELLS = 2048

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from kvdesk.backend.llama import context as contexts
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.context import ABORTED, Context
-from kvdesk.backend.llama.kv_convert import convert_state
-from kvdesk.backend.llama.kv_state import CannotConvert
-from kvdesk.backend.llama.kv_transfer import (
+from kvdesk.backend.llama.kv.convert import convert_state
+from kvdesk.backend.llama.kv.state import CannotConvert
+from kvdesk.backend.llama.kv.transfer import (
     probe_state,
     restore_checkpoint,
     restore_sequence,
@@ -23,7 +23,8 @@ from kvdesk.backend.llama.kv_transfer import (
 )
 from kvdesk.backend.llama.library import AbortFlag, lib
 from kvdesk.backend.llama.model import Model
-from kvdesk.backend.messages import ContextFacts, GrowAnswer, GrowStep, KvState
+from kvdesk.backend.protocol.facts import ContextFacts, GrowStep, KvState
+from kvdesk.backend.protocol.messages import GrowAnswer
 from kvdesk.backend.settings import ContextSettings, pad256
 from kvdesk.errors import ContextFailed, EngineError
 
@@ -64,7 +65,7 @@ GrowQuestion = Callable[[int, int, int, str], GrowAnswer]
 """(tokens occupied, cells now, cells wanted, why the last try failed) -> the answer."""
 
 
-class Session:
+class ConversationCells:
     """Sequence 0 of one context and the tokens in it. ``tokens`` are exactly those whose cells exist."""
 
     def __init__(self, model: Model, settings: ContextSettings, abort: AbortFlag) -> None:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvdesk.backend.llama.kv_layout import BlockKind, CacheTensor, CannotConvert, State, StateBlock, StateLayout
-from kvdesk.backend.llama.kv_state import HEADER, cell_records, describe_state, stored_cells
-from kvdesk.backend.llama.kv_values import Bytes, Floats, from_floats, rotated, to_floats
+from kvdesk.backend.llama.kv.layout import BlockKind, CacheTensor, CannotConvert, State, StateBlock, StateLayout
+from kvdesk.backend.llama.kv.state import HEADER, cell_records, describe_state, stored_cells
+from kvdesk.backend.llama.kv.values import Bytes, Floats, from_floats, rotated, to_floats
 
 _CHUNK_VALUES = 1 << 18
 """Values turned at once: 1 MiB of floats, which stays in the processor's cache."""
@@ -36,7 +36,7 @@ def convert_state(state: State, template: State, source_template: State | None =
     """``state`` as the context that ``template`` is from would hold it, for llama_state_seq_set_data there.
 
     ``template``: a state of the conversation's first token or tokens, decoded from position 0 in the target context
-    (probe_state in kv_transfer.py). ``source_template``: the same tokens in a context of the source's settings; needed
+    (probe_state in llama/kv/transfer.py). ``source_template``: the same tokens in a context of the source's settings; needed
     when ``state`` no longer holds them, as in a sliding window that has passed them. Both partial for a partial state.
     Raises CannotConvert for anything that is not understood or does not agree; then the tokens must be read again.
     """

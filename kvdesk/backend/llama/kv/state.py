@@ -1,6 +1,6 @@
 """What can be said of and done to a saved sequence state as bytes: describe it, cut it down, read its cells in place.
 
-Pure: numpy on bytes, no llama.cpp call (kv_layout.py parses, kv_transfer.py makes and restores states, kv_convert.py
+Pure: numpy on bytes, no llama.cpp call (llama/kv/layout.py parses, llama/kv/transfer.py makes and restores states, llama/kv/convert.py
 rewrites them). docs/KV_STATE.md explains it.
 """
 
@@ -11,7 +11,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from kvdesk.backend.llama.kv_layout import (
+from kvdesk.backend.llama.kv.layout import (
     BlockKind,
     CacheTensor,
     CannotConvert,

@@ -1,6 +1,6 @@
 """Takes the cells of sequence 0 out of a context and puts them into one, also of another size, without changing a logit.
 
-Knows llama.cpp's calls; what the bytes mean is kv_state.py's. Engine and helper processes only. docs/KV_STATE.md says why
+Knows llama.cpp's calls; what the bytes mean is llama/kv/state.py's. Engine and helper processes only. docs/KV_STATE.md says why
 llama_state_seq_get_data alone is not enough.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import llama_cpp.llama_cpp as bindings
 import numpy as np
 
-from kvdesk.backend.llama.kv_layout import CannotConvert, State, StateLayout
-from kvdesk.backend.llama.kv_state import HEADER, describe_state, sequence_state, without_passed_cells
+from kvdesk.backend.llama.kv.layout import CannotConvert, State, StateLayout
+from kvdesk.backend.llama.kv.state import HEADER, describe_state, sequence_state, without_passed_cells
 from kvdesk.errors import EngineError
 
 lib: Any = bindings
@@ -50,7 +50,7 @@ def restore_sequence(ctx: Any, state: State) -> bool:
     try:
         layout = describe_state(state)
     except CannotConvert:
-        # A memory that kv_state.py does not know: llama.cpp reads what it wrote
+        # A memory that llama/kv/state.py does not know: llama.cpp reads what it wrote
         return _restore_or_clear(ctx, state)
     n_swa = _n_swa(ctx)
     oldest = _oldest_of_ring(layout) if n_swa else None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvdesk.backend.llama.kv_layout import CACHE_TYPES, CacheTensor, CacheType, CannotConvert
+from kvdesk.backend.llama.kv.layout import CACHE_TYPES, CacheTensor, CacheType, CannotConvert
 from kvdesk.backend.llama.library import ggml
 
 Bytes = NDArray[np.uint8]

@@ -11,9 +11,9 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
-from kvdesk.backend.gguf_header import Tensor
-from kvdesk.backend.llama import report
-from kvdesk.backend.messages import Buffer, BufferKind, Device
+from kvdesk.backend.gguf.header import Tensor
+from kvdesk.backend.llama.sizing import log_parser
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
 from kvdesk.backend.settings import ModelSettings
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
@@ -33,11 +33,11 @@ def buffers(
         else Buffer(name, name, BufferKind.WEIGHTS, size)
         for name, size in weights.items()
     ]
-    kv = sum(cache.size_bytes for cache in report.caches(lines))
+    kv = sum(cache.size_bytes for cache in log_parser.caches(lines))
     shares = Counter(layers[:-1])
     found += [Buffer(name, name, BufferKind.KV, kv * n // n_layer) for name, n in shares.items() if kv]
     logged = (BufferKind.RECURRENT, BufferKind.COMPUTE, BufferKind.OUTPUT)
-    found += [b for b in report.buffers(lines) if b.kind in logged and b.size_bytes]
+    found += [b for b in log_parser.buffers(lines) if b.kind in logged and b.size_bytes]
     return tuple(found)
 
 

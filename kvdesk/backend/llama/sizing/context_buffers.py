@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kvdesk.backend.llama import breakdown, report
-from kvdesk.backend.llama.breakdown import Share
-from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
+from kvdesk.backend.llama.sizing import log_parser, memory_breakdown
+from kvdesk.backend.llama.sizing.memory_breakdown import Share
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
 
 _CONTEXT = (BufferKind.KV, BufferKind.RECURRENT)
 _ROUNDED_BYTES = 1024 * 1024 // 100
@@ -20,8 +20,8 @@ def buffers(context: int, model_lines: list[str], context_lines: list[str]) -> t
 
     ``Buffer.device`` is ggml's device name; without a breakdown (MSVC) it is guessed from the buffer type's name.
     """
-    found = list(report.buffers([*model_lines, *context_lines]))
-    for share in breakdown.read(context) or ():
+    found = list(log_parser.buffers([*model_lines, *context_lines]))
+    for share in memory_breakdown.read(context) or ():
         found = [replace(b, device=share.device) if b.name == share.name else b for b in found]
         _make_exact(found, share)
     return tuple(found)
@@ -46,7 +46,7 @@ def _make_exact(found: list[Buffer], share: Share) -> None:
 
 def caches(lines: list[str], held: Sequence[Buffer]) -> tuple[CacheBlock, ...]:
     """The caches that the log names, their sizes brought from its two decimals to the bytes that are held."""
-    named = report.caches(lines)
+    named = log_parser.caches(lines)
     exact = sum(b.size_bytes for b in held if b.kind is BufferKind.KV)
     rounded = sum(c.size_bytes for c in named)
     if not exact or not rounded:

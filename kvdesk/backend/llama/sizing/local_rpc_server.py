@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from kvdesk.backend.footprint import Footprint
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.library import ggml
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.errors import PlanError
 
 _pointer = ctypes.c_void_p

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
 
 _MIB = 1024 * 1024
 _BUFFER = re.compile(r"\s(\S+) +(model|KV|RS|compute|output) buffer size = *([\d.]+) MiB")

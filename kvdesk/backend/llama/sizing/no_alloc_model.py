@@ -17,12 +17,13 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-from kvdesk.backend.footprint import DRY_RUN, Footprint
-from kvdesk.backend.gguf_header import Tensor
-from kvdesk.backend.llama import breakdown, library, logged, report
+from kvdesk.backend.gguf.header import Tensor
+from kvdesk.backend.llama import library
 from kvdesk.backend.llama.model import LOAD_MODE_NONE, model_params
 from kvdesk.backend.llama.params import context_params
-from kvdesk.backend.messages import Buffer, BufferKind, CacheBlock
+from kvdesk.backend.llama.sizing import buffers_from_log, log_parser, memory_breakdown
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
+from kvdesk.backend.protocol.footprint import DRY_RUN, Footprint
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, pad256
 from kvdesk.errors import PlanError, SettingsError
 
@@ -117,11 +118,13 @@ class PlannedModel:
             half, whole = (dataclasses.replace(settings, n_seq_max=n, n_ctx=each * n) for n in (most // 2, most))
             return self._extrapolated(settings, half, whole, settings.n_seq_max / most)
         shares, lines, n_ctx, n_ctx_seq = self._plan(settings)
-        caches = report.caches(lines)
-        output = [b for b in report.buffers(lines) if b.kind is BufferKind.OUTPUT]
+        caches = log_parser.caches(lines)
+        output = [b for b in log_parser.buffers(lines) if b.kind is BufferKind.OUTPUT]
         if shares is None:
             n_layer = lib.llama_model_n_layer(self.ptr)
-            buffers = logged.buffers(lines, list(self._tensors.values()), self._devices, n_layer, self.settings)
+            buffers = buffers_from_log.buffers(
+                lines, list(self._tensors.values()), self._devices, n_layer, self.settings
+            )
         else:
             recurrent = self._recurrent_bytes(settings, lines, caches)
             shares = self._with_single_sequence(shares, settings, n_ctx_seq)
@@ -176,7 +179,7 @@ class PlannedModel:
         """Let go of the metadata."""
         lib.llama_model_free(self.ptr)
 
-    def _plan(self, settings: ContextSettings) -> tuple[tuple[breakdown.Share, ...] | None, list[str], int, int]:
+    def _plan(self, settings: ContextSettings) -> tuple[tuple[memory_breakdown.Share, ...] | None, list[str], int, int]:
         """A context made, read and thrown away: its breakdown, log, n_ctx and n_ctx per sequence."""
         params = context_params(settings, settings.n_ctx or self._n_ctx_train)
         self._log.lines.clear()
@@ -185,13 +188,13 @@ class PlannedModel:
         if not context:
             raise SettingsError(_refusal(lines))
         try:
-            return breakdown.read(context), lines, lib.llama_n_ctx(context), lib.llama_n_ctx_seq(context)
+            return memory_breakdown.read(context), lines, lib.llama_n_ctx(context), lib.llama_n_ctx_seq(context)
         finally:
             lib.llama_free(context)
 
     def _with_single_sequence(
-        self, shares: Sequence[breakdown.Share], settings: ContextSettings, n_ctx_seq: int
-    ) -> Sequence[breakdown.Share]:
+        self, shares: Sequence[memory_breakdown.Share], settings: ContextSettings, n_ctx_seq: int
+    ) -> Sequence[memory_breakdown.Share]:
         """``shares`` with the compute buffers of one sequence where those are larger and llama.cpp reserves them too."""
         if settings.n_seq_max == 1 or self._architecture not in _RESERVED_FOR_ONE:
             return shares
@@ -199,7 +202,7 @@ class PlannedModel:
         compute = {share.name: share.compute_bytes for share in single or ()}
         return [dataclasses.replace(s, compute_bytes=max(s.compute_bytes, compute.get(s.name, 0))) for s in shares]
 
-    def _buffers(self, shares: Sequence[breakdown.Share], recurrent: dict[str, int]) -> list[Buffer]:
+    def _buffers(self, shares: Sequence[memory_breakdown.Share], recurrent: dict[str, int]) -> list[Buffer]:
         mapped = self._mapped_bytes(shares) if self.settings.use_mmap else {}
         found: list[Buffer] = []
         for share in shares:
@@ -216,11 +219,11 @@ class PlannedModel:
             ]
         return [buffer for buffer in found if buffer.size_bytes]
 
-    def _mapped_bytes(self, shares: Sequence[breakdown.Share]) -> dict[int, int]:
+    def _mapped_bytes(self, shares: Sequence[memory_breakdown.Share]) -> dict[int, int]:
         """Buffer type -> bytes of the file that a mapped load puts there: from the first to the last of its tensors in
         each part, whatever lies between (llama-model-loader.cpp, get_mapping_range)."""
         if self._mapped is None:
-            placed = breakdown.tensor_buffer_types(self.ptr)
+            placed = memory_breakdown.tensor_buffer_types(self.ptr)
             can_map = {share.buffer_type for share in shares if share.can_map and share.model_bytes}
             if placed is None:
                 return {share.buffer_type: share.model_bytes for share in shares if share.buffer_type in can_map}
@@ -243,7 +246,7 @@ class PlannedModel:
 
         The log gives it with two decimals; exact is the part of the context that stays when all caches double.
         """
-        state = [b for b in report.buffers(lines) if b.kind is BufferKind.RECURRENT]
+        state = [b for b in log_parser.buffers(lines) if b.kind is BufferKind.RECURRENT]
         if not state:
             states: dict[str, int] = defaultdict(int)
             for match in filter(None, map(_COMPRESSOR_STATE.search, lines)):
@@ -290,7 +293,7 @@ def _exact_caches(caches: tuple[CacheBlock, ...], kv_bytes: int) -> tuple[CacheB
 def _flash_attention(lines: list[str], settings: ContextSettings) -> bool:
     if any("forcing off" in line and "flash" in line.lower() for line in lines):
         return False
-    return report.flash_attention(lines, settings.flash_attn)
+    return log_parser.flash_attention(lines, settings.flash_attn)
 
 
 def _reason(lines: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyqtgraph as pg
 from PySide6.QtGui import QColor, QFont, QPen
 
-from kvdesk.ui.memory.ticks import (
+from kvdesk.ui.memory.plots.ticks import (
     bytes_step,
     bytes_text,
     clock_step,
@@ -15,8 +15,8 @@ from kvdesk.ui.memory.ticks import (
     power_of_two_step,
     ticks_between,
 )
-from kvdesk.ui.numbers import short_tokens
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.numbers import short_tokens
+from kvdesk.ui.widgets.theme import Theme
 
 
 class _Axis(pg.AxisItem):

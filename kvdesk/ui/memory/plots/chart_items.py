@@ -10,9 +10,9 @@ import pyqtgraph as pg
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QBrush, QColor, QPainter, QPen, QPolygonF
 
-from kvdesk.ui.memory.chart_history import Columns
 from kvdesk.ui.memory.composition import LAYERS
-from kvdesk.ui.memory.series import known_runs
+from kvdesk.ui.memory.plots.chart_history import Columns
+from kvdesk.ui.memory.plots.series import known_runs
 
 
 class Stack(pg.GraphicsObject):

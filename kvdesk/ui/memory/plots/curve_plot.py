@@ -13,11 +13,11 @@ from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QBrush, QColor, QKeyEvent, QPainter, QPen
 from PySide6.QtWidgets import QWidget
 
-from kvdesk.backend.plan import Curve
-from kvdesk.ui.memory.chart_axes import BytesAxis, TokensAxis
-from kvdesk.ui.memory.plot_widget import PlotWidget
-from kvdesk.ui.numbers import format_bytes, format_tokens
-from kvdesk.ui.theme import Theme, mix
+from kvdesk.backend.planning.plan import Curve
+from kvdesk.ui.memory.plots.chart_axes import BytesAxis, TokensAxis
+from kvdesk.ui.memory.plots.plot_widget import PlotWidget
+from kvdesk.ui.widgets.numbers import format_bytes, format_tokens
+from kvdesk.ui.widgets.theme import Theme, mix
 
 STEP = 256
 """llama.cpp pads n_ctx to this."""

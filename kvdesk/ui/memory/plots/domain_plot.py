@@ -15,17 +15,17 @@ from PySide6.QtCore import QEvent, QPointF, Qt, QTimer, Signal
 from PySide6.QtGui import QBrush, QColor, QKeyEvent, QPen, QShowEvent
 from PySide6.QtWidgets import QWidget
 
-from kvdesk.backend.samples import DomainReading
-from kvdesk.ui.memory.chart_axes import BytesAxis, ClockAxis
-from kvdesk.ui.memory.chart_event import ChartEvent
-from kvdesk.ui.memory.chart_history import SESSION_ROWS, ChartHistory
-from kvdesk.ui.memory.chart_items import EventMarks, Stack, cosmetic_pen, greatest, last_known
+from kvdesk.backend.system.samples import DomainReading
 from kvdesk.ui.memory.composition import LAYERS, Parts
 from kvdesk.ui.memory.legend import part_color
-from kvdesk.ui.memory.plot_widget import PlotWidget
-from kvdesk.ui.memory.series import SERIES, row_of
-from kvdesk.ui.numbers import format_bytes
-from kvdesk.ui.theme import Theme, mix
+from kvdesk.ui.memory.plots.chart_axes import BytesAxis, ClockAxis
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
+from kvdesk.ui.memory.plots.chart_history import SESSION_ROWS, ChartHistory
+from kvdesk.ui.memory.plots.chart_items import EventMarks, Stack, cosmetic_pen, greatest, last_known
+from kvdesk.ui.memory.plots.plot_widget import PlotWidget
+from kvdesk.ui.memory.plots.series import SERIES, row_of
+from kvdesk.ui.widgets.numbers import format_bytes
+from kvdesk.ui.widgets.theme import Theme, mix
 
 RECENT_S = 600.0
 SHORTEST_S = 5.0

@@ -18,7 +18,7 @@ BEFORE = ("numpy", "xml.etree.ElementTree", "multiprocessing.connection", "pydoc
 """What pyqtgraph imports that is not Qt."""
 QT = ("PySide6.QtCore", "PySide6.QtGui", "PySide6.QtWidgets")
 """Modules whose every name pyqtgraph looks at, which makes PySide build the type behind it: half of the whole time."""
-MODULES = ("kvdesk.ui.memory.domain_plot", "kvdesk.ui.memory.curve_plot")
+MODULES = ("kvdesk.ui.memory.plots.domain_plot", "kvdesk.ui.memory.plots.curve_plot")
 SLICE_S = 0.008
 """How long types are built before the event loop has its turn."""
 

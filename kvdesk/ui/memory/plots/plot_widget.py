@@ -10,7 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFocusEvent, QPainter, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QWidget
 
-from kvdesk.ui.theme import Theme
+from kvdesk.ui.widgets.theme import Theme
 
 
 class PlotWidget(pg.PlotWidget):

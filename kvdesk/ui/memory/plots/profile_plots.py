@@ -12,10 +12,10 @@ from PySide6.QtCore import QEvent, QPointF, Qt, Signal
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QWidget
 
-from kvdesk.backend.profile import ProfilePoint
-from kvdesk.ui.memory.chart_axes import BytesAxis, RateAxis, TokensAxis
-from kvdesk.ui.memory.plot_widget import PlotWidget
-from kvdesk.ui.theme import Theme
+from kvdesk.backend.planning.context_profile import ProfilePoint
+from kvdesk.ui.memory.plots.chart_axes import BytesAxis, RateAxis, TokensAxis
+from kvdesk.ui.memory.plots.plot_widget import PlotWidget
+from kvdesk.ui.widgets.theme import Theme
 
 DOT_PX = 8
 Value = Callable[[ProfilePoint], float | None]

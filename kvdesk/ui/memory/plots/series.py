@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from kvdesk.backend.samples import DomainReading
+from kvdesk.backend.system.samples import DomainReading
 from kvdesk.ui.memory.composition import LAYERS, Parts
 
 SERIES = (*LAYERS, "others", "ceiling", "oom_line", "predicted", "capacity")

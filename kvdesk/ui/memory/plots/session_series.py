@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvdesk.ui.memory.chart_event import ChartEvent
 from kvdesk.ui.memory.composition import LAYERS
+from kvdesk.ui.memory.plots.chart_event import ChartEvent
 
 if TYPE_CHECKING:
-    from kvdesk.backend.session_columns import Columns, DomainColumns
-    from kvdesk.backend.session_log import SessionEvent
+    from kvdesk.backend.session_log.columns import Columns, DomainColumns
+    from kvdesk.backend.session_log.reader import SessionEvent
 
 UNDRAWN = frozenset({"start", "exit", "predicted"})
 """Kinds of events without a mark: the ends of the chart, and what its dotted line shows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kvdesk.ui.memory.chart_history import ChartHistory
+from kvdesk.ui.memory.plots.chart_history import ChartHistory
 
 
 def filled(n, capacity=86_400):
