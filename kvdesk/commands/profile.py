@@ -11,7 +11,7 @@ import json
 import queue
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from kvdesk.errors import StoreError, UsageError
 
@@ -175,7 +175,7 @@ def _row(cells: tuple[str, ...]) -> str:
     return "  ".join((first, *others))
 
 
-def _open(path: Path, mode: str) -> TextIO:
+def _open(path: Path, mode: Literal["a", "w"]) -> TextIO:
     try:
         return path.open(mode, encoding="utf-8", newline="")
     except OSError as error:

@@ -45,7 +45,7 @@ def split(reading: DomainReading, buffers: Iterable[Buffer], kv: KvState | None)
     """
     if reading.engine_bytes is None:
         return None
-    size = dict.fromkeys(("mapped", "weights", "kv", "compute"), 0)
+    size: dict[str, int] = dict.fromkeys(("mapped", "weights", "kv", "compute"), 0)
     for buffer in buffers:
         if domain_name(buffer.device) == reading.name:
             size[_group(buffer)] += buffer.size_bytes

@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from kvdesk.backend.planning.plan import Curve
 from kvdesk.ui.memory.segment_bar import Swatch
+from kvdesk.ui.widgets.empty_layout import empty_layout
 from kvdesk.ui.widgets.numbers import format_bytes, format_tokens
 from kvdesk.ui.widgets.theme import Theme, set_role
 
@@ -142,11 +143,7 @@ class ContextCurve(QWidget):
         self.n_ctx_dragged.emit(n_ctx)
 
     def _refresh(self) -> None:
-        while self._rows.count():
-            widget = self._rows.takeAt(0).widget()
-            if widget is not None:
-                widget.hide()
-                widget.deleteLater()
+        empty_layout(self._rows)
         if not self._curves:
             self._words.setText(self.tr("Choose a model to see what its context costs."))
             set_role(self._words, "muted")

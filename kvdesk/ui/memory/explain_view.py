@@ -12,6 +12,7 @@ from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.explain import KvFacts, kv_facts, why
 from kvdesk.backend.planning.plan import CapacityCell, MemoryPlan
 from kvdesk.ui.memory.segment_bar import Segment, SegmentBar
+from kvdesk.ui.widgets.empty_layout import empty_layout
 from kvdesk.ui.widgets.numbers import format_bytes, format_exact_bytes, format_tokens, short_tokens
 from kvdesk.ui.widgets.theme import Theme, set_role
 
@@ -131,7 +132,7 @@ class ExplainView(QWidget):
 
     def _draw_bars(self) -> None:
         """Every head its own, the formula, the exact figure: side by side on one scale."""
-        _empty(self._bars)
+        empty_layout(self._bars)
         facts = self._facts
         if facts is None:
             return
@@ -189,7 +190,7 @@ class _Table(QWidget):
         self._texts: list[list[str]] = []
 
     def fill(self, head: list[str], rows: list[list[str]], tips: list[list[str]]) -> None:
-        _empty(self._grid)
+        empty_layout(self._grid)
         self._texts = [head, *rows]
         for row, (texts, row_tips) in enumerate(zip(self._texts, [[""] * len(head), *tips], strict=True)):
             for column, (text, tip) in enumerate(zip(texts, row_tips, strict=True)):
@@ -211,11 +212,3 @@ def _capacity_words(cell: CapacityCell | None) -> str:
         return "–"
     mark = {True: "✓ ", False: "✗ ", None: ""}[cell.fits]
     return mark + format_bytes(cell.total_bytes)
-
-
-def _empty(layout: QGridLayout) -> None:
-    while layout.count():
-        widget = layout.takeAt(0).widget()
-        if widget is not None:
-            widget.hide()
-            widget.deleteLater()

@@ -85,8 +85,9 @@ class KvGauge(QWidget):
         for row in range(self._rows.rowCount()):
             for column in range(4):
                 item = self._rows.itemAtPosition(row, column)
-                if item is not None and item.widget() is not None:
-                    item.widget().setVisible(not compact)
+                widget = item.widget() if item is not None else None
+                if widget is not None:
+                    widget.setVisible(not compact)
 
     def set_theme(self, theme: Theme) -> None:
         """Take the theme's colours."""

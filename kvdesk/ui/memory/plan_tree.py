@@ -9,6 +9,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QGuiApplication, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
+from kvdesk.ui.widgets.tree_items import top_level_items
+
 
 @dataclass(frozen=True)
 class Row:
@@ -85,12 +87,12 @@ class PlanTree(QTreeWidget):
     def as_text(self) -> str:
         """All of it as tab-separated lines."""
         columns = range(self.columnCount())
-        lines = ["\t".join(self.headerItem().text(column) for column in columns)]
-        for index in range(self.topLevelItemCount()):
-            head = self.topLevelItem(index)
+        header = self.headerItem()
+        lines = ["\t".join(header.text(column) for column in columns)] if header is not None else []
+        for head in top_level_items(self):
             lines.append(head.text(0))
-            rows = [head.child(row) for row in range(head.childCount())]
-            lines += ["\t".join(row.text(column) for column in columns).rstrip() for row in rows]
+            rows = (head.child(row) for row in range(head.childCount()))
+            lines += ["\t".join(row.text(column) for column in columns).rstrip() for row in rows if row is not None]
         return "\n".join(lines)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:

@@ -9,6 +9,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.planning.plan import Option
+from kvdesk.ui.widgets.empty_layout import empty_layout
 from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_delta
 from kvdesk.ui.widgets.theme import Theme, set_role
 
@@ -123,11 +124,7 @@ class OptionsCard(QFrame):
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        while self._grid.count():
-            widget = self._grid.takeAt(0).widget()
-            if widget is not None:
-                widget.hide()
-                widget.deleteLater()
+        empty_layout(self._grid)
         self._buttons = {}
         for row, choice in enumerate(self._choices):
             button = QPushButton(choice.label)

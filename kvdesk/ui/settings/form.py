@@ -206,7 +206,7 @@ class _Row:
 
     def _follow(self) -> None:
         """Bring the slider to the stop nearest to the number."""
-        if self.slider is None or not self.stops:
+        if self.slider is None or not self.stops or not isinstance(self.editor, NumberBox):
             return
         value = float(self.editor.value())
         nearest = min(range(len(self.stops)), key=lambda i: abs(self.stops[i] - value))
@@ -218,5 +218,6 @@ class _Row:
         self._on_changed()
 
     def _on_slider_moved(self, position: int) -> None:
-        self.editor.set_value(self.stops[position])
-        self._on_changed()
+        if isinstance(self.editor, NumberBox):  # only a number has a slider
+            self.editor.set_value(self.stops[position])
+            self._on_changed()

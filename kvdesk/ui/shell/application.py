@@ -283,8 +283,8 @@ class App(QObject):
         for listener in (self.memory, self.models, self.growth, self.chat, self.profiles):
             try:
                 listener.on_engine_event(event)
-            except Exception:  # noqa: BLE001 - as Qt does with a slot's
-                sys.excepthook(*sys.exc_info())
+            except Exception as error:  # noqa: BLE001 - as Qt does with a slot's
+                sys.excepthook(type(error), error, error.__traceback__)
         match event:
             case FellBack():
                 cpu_fallback.remember(paths.fallback_file())

@@ -21,6 +21,7 @@ class ScrollColumn(QScrollArea):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Follow the page's own least width."""
-        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
-            self.setMinimumWidth(self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
+        page = self.widget()
+        if event.type() == QEvent.Type.LayoutRequest and page is not None and watched is page:
+            self.setMinimumWidth(page.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
         return super().eventFilter(watched, event)

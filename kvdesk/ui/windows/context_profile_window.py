@@ -28,6 +28,7 @@ from PySide6.QtWidgets import (
 from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.widgets.numbers import format_bytes, format_percent, format_rate, format_tokens
 from kvdesk.ui.widgets.theme import Theme, set_role
+from kvdesk.ui.widgets.tree_items import top_level_items
 
 if TYPE_CHECKING:
     from kvdesk.backend.planning.context_profile import ProfilePoint
@@ -215,7 +216,7 @@ class ProfileWindow(QDialog):
 
     def rows(self) -> list[list[str]]:
         """The texts of the table."""
-        items = [self._table.topLevelItem(row) for row in range(self._table.topLevelItemCount())]
+        items = top_level_items(self._table)
         return [[item.text(column) for column in range(self._table.columnCount())] for item in items]
 
     # --- inside ------------------------------------------------------------------------------------------------------

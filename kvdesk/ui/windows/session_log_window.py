@@ -27,6 +27,7 @@ from PySide6.QtWidgets import (
 from kvdesk.ui.memory.session_view import SessionView
 from kvdesk.ui.widgets.numbers import format_bytes, format_file_size, format_ms, format_tokens, unknown
 from kvdesk.ui.widgets.theme import Theme, set_role
+from kvdesk.ui.widgets.tree_items import top_level_items
 
 if TYPE_CHECKING:
     from kvdesk.backend.session_log.reader import Session, SessionSummary
@@ -119,8 +120,9 @@ class SessionLogWindow(QDialog):
             if session.path == chosen:
                 self._list.setCurrentItem(item)
         self._list.blockSignals(False)
-        if self._list.currentItem() is None and sessions:
-            self._list.setCurrentItem(self._list.topLevelItem(0))
+        items = top_level_items(self._list)
+        if self._list.currentItem() is None and items:
+            self._list.setCurrentItem(items[0])
         if not sessions:
             self._path = None
             self._view.clear()
@@ -130,8 +132,7 @@ class SessionLogWindow(QDialog):
 
     def choose(self, path: Path) -> None:
         """Choose the session in this file, as if it had been clicked."""
-        for row in range(self._list.topLevelItemCount()):
-            item = self._list.topLevelItem(row)
+        for item in top_level_items(self._list):
             if item.data(0, Qt.ItemDataRole.UserRole).path == path:
                 self._list.setCurrentItem(item)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PySide6.QtCore import QBuffer, QPointF, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QImage, QPainter, QPen, QPolygonF
+from PySide6.QtCore import QBuffer, QByteArray, QPointF, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QFont, QImage, QImageWriter, QPainter, QPen, QPolygonF
 from PySide6.QtSvg import QSvgGenerator
 
 from kvdesk.errors import StoreError
@@ -70,7 +70,7 @@ def as_png(session: Session, theme: Theme = LIGHT) -> bytes:
     with QPainter(image) as painter:
         _paint(painter, session, theme)
     target = QBuffer()
-    image.save(target, "PNG")
+    QImageWriter(target, QByteArray(b"png")).write(image)
     return bytes(target.data().data())
 
 

@@ -1,0 +1,11 @@
+"""The top-level items of a QTreeWidget as a list."""
+
+from __future__ import annotations
+
+from PySide6.QtWidgets import QTreeWidget, QTreeWidgetItem
+
+
+def top_level_items(tree: QTreeWidget) -> list[QTreeWidgetItem]:
+    """In the order shown."""
+    items = (tree.topLevelItem(row) for row in range(tree.topLevelItemCount()))
+    return [item for item in items if item is not None]
