@@ -33,6 +33,7 @@ MAY_KNOW = {
     "backend.preferences": {"errors", "backend.settings"},
     "backend.text_file": {"errors"},
     "backend.gguf": {"errors"},
+    "backend.chat_format": {"errors", "backend.protocol"},
     "backend.library": {*VALUES, "paths", "backend.gguf"},
     "backend.system": VALUES,
     "backend.conversations": VALUES,
@@ -40,12 +41,20 @@ MAY_KNOW = {
     "backend.engine": {*VALUES, "backend.processes", "backend.system"},
     "backend.planning": {*VALUES, "paths", "backend.engine", "backend.gguf", "backend.processes", "backend.system"},
     "backend.processes": {*VALUES, "backend.gguf", "backend.llama", "backend.system"},
-    "backend.llama": {*VALUES, "backend.conversations", "backend.gguf", "backend.system"},
+    "backend.llama": {*VALUES, "backend.chat_format", "backend.conversations", "backend.gguf", "backend.system"},
     "ui.widgets": {"paths"},
     "ui.memory": {*VALUES, "backend.gguf", "backend.planning", "backend.session_log", "backend.system", "ui.widgets"},
     "ui.panels": {"backend.planning", "backend.protocol", "backend.system", "ui.memory", "ui.widgets"},
     "ui.settings": {*VALUES, "backend.gguf", "backend.planning", "ui.panels", "ui.widgets"},
-    "ui.chat": {*VALUES, "backend.conversations", "ui.memory", "ui.panels", "ui.settings", "ui.widgets"},
+    "ui.chat": {
+        *VALUES,
+        "backend.chat_format",
+        "backend.conversations",
+        "ui.memory",
+        "ui.panels",
+        "ui.settings",
+        "ui.widgets",
+    },
     "ui.windows": {*VALUES, "backend.planning", "backend.session_log", "ui.memory", "ui.widgets"},
 }
 """Package (or module beside the packages) -> all that it may import of kvdesk, in functions too. Where a package is not
@@ -66,7 +75,7 @@ BUILT_ON = {
 """The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
     r"kvdesk\.errors"
-    r"|kvdesk\.backend\.(settings|protocol\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
+    r"|kvdesk\.backend\.(settings|protocol\..+|chat_format\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
     r"|engine\.crash_report|conversations\.(conversation|file_format)"
     r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan))"
 )

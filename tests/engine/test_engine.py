@@ -274,6 +274,11 @@ def test_special_tokens_in_what_people_write_stay_text(desk: Desk, tmp_path: Pat
     assert special.prompt_tokens > plain.prompt_tokens + 1  # "</s>" came in as several tokens of text
 
 
+def test_a_prompt_that_opens_a_thought_makes_the_reply_begin_in_one(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path, chat_template=CHATML + "<think>\n"))
+    assert desk.answer("hello", sampling=GREEDY)[0].startswith("<think>")
+
+
 def test_a_broken_template_falls_back_to_a_dialogue_and_says_so(desk: Desk, tmp_path: Path) -> None:
     loaded = desk.load(write_tiny("llama", tmp_path, chat_template="{% for %}"))
     assert "chat template" in loaded.model.template_problem

@@ -5,8 +5,12 @@ Special tokens in what people write stay text; those of the template keep their 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
+from kvdesk.backend.chat_format.template import ChatTemplate
+from kvdesk.backend.chat_format.thinking import TAGS, opened_thought, split_reply
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.facts import ChatTurn
@@ -15,7 +19,8 @@ from kvdesk.errors import EngineError
 _MARK = "\ue000{}\ue001"
 """Stands for a message's content while the template is rendered (private-use characters, in no tokenizer's vocabulary)."""
 
-_TRIAL = (ChatTurn("user", "a"), ChatTurn("assistant", "b"), ChatTurn("user", "c"))
+_MARKS = re.compile("(\ue000[0-9]+\ue001)")
+_TAG = re.compile("(" + "|".join(re.escape(tag) for pair in TAGS if pair[1] for tag in pair) + ")")
 
 
 class Prompt:
@@ -23,8 +28,9 @@ class Prompt:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._template = None
+        self._template: ChatTemplate | None = None
         self.problem = ""
+        self.thinking_tokens = self._thinking_tokens()
         self._wants_bos = bool(lib.llama_vocab_get_add_bos(model.vocab)) and lib.llama_vocab_bos(model.vocab) >= 0
         source = model.chat_template()
         if source:
@@ -33,15 +39,18 @@ class Prompt:
         self.stops: tuple[str, ...] = ("\nUser:", "\nAssistant:", "\nSystem:") if self.is_dialogue else ()
 
     def _use_template(self, source: str) -> None:
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-        bos, eos = self._special("bos"), self._special("eos")
         try:
-            self._template = Jinja2ChatFormatter(source, eos_token=eos, bos_token=bos)
-            self._render_template(_TRIAL)
+            self._template = ChatTemplate(source, self._special("bos"), self._special("eos"))
         except Exception as error:  # noqa: BLE001 - a template is a program of the file's author: anything may be raised
-            self._template = None
             self.problem = f"The model's chat template cannot be used ({error}); a plain dialogue is used instead."
+
+    def _thinking_tokens(self) -> frozenset[int]:
+        """Control tokens that are a thought's opening or closing tag: they are shown, other control tokens are not."""
+        found: set[int] = set()
+        for tag in (tag for opener, closer in TAGS if closer for tag in (opener, closer)):
+            tokens = self._model.tokenize(tag, add_special=False, parse_special=True)
+            found.update(token for token in tokens if self._model.is_control(token))
+        return frozenset(found)
 
     def _special(self, which: str) -> str:
         token = lib.llama_vocab_bos(self._model.vocab) if which == "bos" else lib.llama_vocab_eos(self._model.vocab)
@@ -59,18 +68,26 @@ class Prompt:
         """The prompt as text without the start token, and what each mark in it stands for (contents that hold special
         tokens as text)."""
         contents: dict[str, str] = {}
-        marked: list[ChatTurn] = []
-        for turn in turns:
-            content = turn.content
-            if self._has_special(content):
-                mark = _MARK.format(len(contents))
-                contents[mark] = content.strip()
-                content = mark
-            marked.append(ChatTurn(turn.role, content))
-        unfinished = marked.pop().content if continue_last and marked and marked[-1].role == "assistant" else ""
-        rendered = self._render_dialogue(marked) if self._template is None else self._render_chat(marked)
+
+        def marked(content: str) -> str:
+            if not self._has_special(content):
+                return content
+            mark = _MARK.format(len(contents))
+            contents[mark] = content.strip()
+            return mark
+
+        turns = list(turns)
+        unfinished = turns.pop().content if continue_last and turns and turns[-1].role == "assistant" else ""
+        messages = [ChatTurn(t.role, marked(t.content), marked(t.thought)) for t in map(_without_tags, turns)]
+        rendered = (
+            self._render_dialogue(messages) if self._template is None else self._render_chat(self._template, messages)
+        )
+        if opener := opened_thought(rendered):
+            unfinished = unfinished.removeprefix(opener).lstrip()
         if unfinished:
-            rendered += (" " if self.is_dialogue else "") + unfinished
+            parts = _TAG.split(unfinished)  # text and tags in turn: the reply's tags keep their meaning
+            rendered += " " if self.is_dialogue else ""
+            rendered += "".join(part if _TAG.fullmatch(part) else marked(part) for part in parts)
         if self._wants_bos:
             rendered = rendered.removeprefix(self._special("bos"))
         return rendered, contents
@@ -83,11 +100,12 @@ class Prompt:
         """Template text with its special tokens, contents without. The start token comes first, once, if the vocabulary
         wants one; an end token never does: a prompt is an open text."""
         tokens: list[int] = [lib.llama_vocab_bos(self._model.vocab)] if self._wants_bos else []
-        for mark, content in contents.items():
-            before, _, text = text.partition(mark)
-            tokens += self._model.tokenize(before, add_special=False, parse_special=True)
-            tokens += self._model.tokenize(content, add_special=False, parse_special=False)
-        return tokens + self._model.tokenize(text, add_special=False, parse_special=True)
+        for part in _MARKS.split(text):
+            content = contents.get(part)
+            tokens += self._model.tokenize(
+                part if content is None else content, add_special=False, parse_special=content is None
+            )
+        return tokens
 
     @staticmethod
     def _render_dialogue(turns: Sequence[ChatTurn]) -> str:
@@ -98,18 +116,24 @@ class Prompt:
         ]
         return "\n".join([*lines, "Assistant:"])
 
-    def _render_chat(self, turns: Sequence[ChatTurn]) -> str:
+    def _render_chat(self, template: ChatTemplate, turns: Sequence[ChatTurn]) -> str:
         try:
-            return self._render_template(turns)
+            return template.render(turns)
         except Exception:  # noqa: BLE001 - many templates know no system role: try once more without one
             try:
-                return self._render_template(_without_system(turns))
+                return template.render(_without_system(turns))
             except Exception as error:
                 raise EngineError(f"The model's chat template refuses this conversation: {error}.") from error
 
-    def _render_template(self, turns: Sequence[ChatTurn]) -> str:
-        assert self._template is not None
-        return self._template(messages=[{"role": t.role, "content": t.content} for t in turns]).prompt  # type: ignore[typeddict-item]
+
+def _without_tags(turn: ChatTurn) -> ChatTurn:
+    """A reply as answer and thought; other turns as they are."""
+    if turn.role != "assistant" or turn.thought:
+        return turn
+    thought, answer = split_reply(turn.content)
+    if answer == turn.content.strip():
+        return turn  # to the last blank: what the cells hold goes on with these very tokens
+    return ChatTurn(turn.role, answer, thought)
 
 
 def _without_system(turns: Sequence[ChatTurn]) -> list[ChatTurn]:
@@ -125,5 +149,5 @@ def _without_system(turns: Sequence[ChatTurn]) -> list[ChatTurn]:
         if joined and joined[-1].role == turn.role:
             joined[-1] = ChatTurn(turn.role, f"{joined[-1].content}\n\n{content}")
         else:
-            joined.append(ChatTurn(turn.role, content))
+            joined.append(replace(turn, content=content))
     return joined

@@ -6,6 +6,7 @@ import codecs
 import time
 from collections.abc import Callable, Sequence
 
+from kvdesk.backend.chat_format.thinking import opened_thought
 from kvdesk.backend.llama.kv.conversation_cells import (
     Cancelled,
     ContextFull,
@@ -95,6 +96,8 @@ class Turn:
         self._flushed = 0.0
         self._kv_told = 0.0
         self._prompt_text = ""
+        self._opened = ""
+        """The tag of the thought that the prompt leaves open: the reply's text begins with it."""
 
     def run(self) -> None:
         """Answer, and send TurnFinished with why it ended.
@@ -206,6 +209,7 @@ class Turn:
         """The prompt's tokens; where its text goes on from what the cells hold, those very tokens and then the rest."""
         text, contents = self._prompt.text(turns, continue_last=self._request.continue_last)
         session, self._prompt_text = self._session, "" if contents else text
+        self._opened = opened_thought(text)
         if session.text and not contents and text.startswith(session.text):
             rest = session.model.tokenize(text[len(session.text) :], add_special=False, parse_special=True)
             if rest and (session.model.joins_cleanly or session.model.is_control(rest[0])):
@@ -226,6 +230,8 @@ class Turn:
         cutter = TextCutter(self._prompt.stops)
         strip = self._prompt.is_dialogue and not self._request.continue_last
         sampler = Sampler(sampling, model.n_vocab)
+        if not self._request.continue_last:
+            self._text.append(self._opened)
         try:
             for token in session.tokens[-sampling.repeat_last_n :] if sampling.repeat_last_n else ():
                 sampler.accept(token)
@@ -236,7 +242,7 @@ class Turn:
                     self._first_token = time.monotonic()
                 if model.is_end(token):
                     return StopReason.EOS
-                text = cutter.feed(model.piece(token))
+                text = cutter.feed(model.piece(token, special=token in self._prompt.thinking_tokens))
                 if strip and text:
                     text = text.lstrip()
                     strip = not text

@@ -13,10 +13,14 @@ from kvdesk.backend.settings import ContextSettings
 
 @dataclass(frozen=True)
 class ChatTurn:
-    """One message of a prompt. ``role`` is "system", "user" or "assistant"."""
+    """One message of a prompt. ``role`` is "system", "user" or "assistant".
+
+    ``content`` of an assistant is the whole reply as it was written, or, with ``thought``, its answer alone.
+    """
 
     role: str
     content: str
+    thought: str = ""
 
 
 class BufferKind(StrEnum):

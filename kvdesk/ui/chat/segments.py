@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kvdesk.ui.chat.thinking import CLOSERS, ThinkingSplitter
+from kvdesk.backend.chat_format.thinking import CLOSERS, ThinkingSplitter
 
 SOFT_LIMIT = 700
 """Characters from which prose is cut at the next blank line."""

@@ -1,4 +1,7 @@
-"""Tells a model's thinking from its answer in a stream of text, by the tags that models use. Pure, no Qt."""
+"""Tells a model's thinking from its answer, in a stream or in a whole reply, by the tags that models use. Pure.
+
+The tags are those that the templates in llama.cpp's models/templates write around thoughts.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,42 @@ TAGS: tuple[tuple[str, str], ...] = (
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
     ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("<think:opensource>", "</think:opensource>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    ("<|think|>", "<|end|>"),
+    ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),
     ("<|channel|>analysis<|message|>", "<|end|>"),
     ("<|start|>assistant<|channel|>final<|message|>", ""),
     ("<|channel|>final<|message|>", ""),
+    ("<|begin|>assistant<|content|>", ""),
+    ("<|content|>", ""),
+    ("<|open|>response<|sep|>", ""),
+    ("<|START_RESPONSE|>", ""),
+    ("<|START_TEXT|>", ""),
+    ("<response>", ""),
 )
 """Opening and closing tag of thinking. Without a closing tag the opening one only marks the answer and is dropped."""
 
 CLOSERS = tuple(closer for _, closer in TAGS if closer)
+
+
+def opened_thought(prompt: str) -> str:
+    """The tag that opens a thought at the very end of ``prompt``, "" if none does: then the reply begins inside it."""
+    end = prompt.rstrip()
+    return next((opener for opener, closer in TAGS if closer and end.endswith(opener.rstrip())), "")
+
+
+def split_reply(reply: str) -> tuple[str, str]:
+    """A whole reply as (thought, answer), both without tags; the thought is "" where there is none."""
+    splitter = ThinkingSplitter()
+    pieces = splitter.feed(reply) + splitter.finish()
+    thought = "".join(text for text, is_thinking in pieces if is_thinking)
+    return thought.strip(), "".join(text for text, is_thinking in pieces if not is_thinking).strip()
 
 
 class ThinkingSplitter:
