@@ -18,6 +18,7 @@ COMMANDS = {
     "chat": ("kvdesk.commands.chat", "chat in the terminal"),
     "profile": ("kvdesk.commands.profile", "memory and speed against context length, measured here"),
     "log": ("kvdesk.commands.log", "the recorded memory of past sessions"),
+    "doctor": ("kvdesk.commands.doctor", "where things are kept, and what this machine cannot do"),
     "worker": ("kvdesk.commands.worker", "lend this machine's memory to another one (llama.cpp RPC)"),
 }
 """Command -> the module with its ``add_arguments(parser)`` and ``run(args) -> int``, and its help."""

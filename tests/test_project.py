@@ -109,6 +109,7 @@ PROMISED = {
     "log list": "--json",
     "log export": "--session --format -o",
     "worker": "--host --port",
+    "doctor": "--json --retry-repacking",
 }
 """The flags that scripts may rely on."""
 

@@ -76,6 +76,19 @@ def explain(
     )
 
 
+FAULTS = frozenset({"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT"})
+WINDOWS_FAULTS = frozenset({0xC0000005, 0xC000001D, 0xC0000409})
+"""Exit codes of an access violation, an illegal instruction and an abort."""
+
+
+def is_computing_fault(error: EngineDied) -> bool:
+    """Whether a kernel of llama.cpp may have done it: a fault of the process's own, no lack of memory, no kill from
+    outside."""
+    out_of_memory = error.asked_bytes is not None or "out of" in str(error)
+    is_fault = error.signal_name in FAULTS or (error.exit_code or 0) & 0xFFFFFFFF in WINDOWS_FAULTS
+    return is_fault and not out_of_memory
+
+
 def crash_values(error: EngineDied) -> dict[str, Any]:
     """The values of a "crash" event in the session log (docs/MEMORY_LOG.md); unknown ones are left out."""
     values = {

@@ -99,7 +99,8 @@ class Died:
 
 @dataclass(frozen=True)
 class FellBack:
-    """The warm-up killed the process; it was started once more with ``settings``. To be remembered and to be said."""
+    """The warm-up killed the process (``error``); started once more with ``settings``, without repacked weights, it has
+    loaded: its Loaded comes next. To be remembered and to be said."""
 
     settings: EngineSettings
     error: EngineDied
@@ -132,7 +133,8 @@ class Engine:
         self._pipe: Connection | None = None
         self._log_path = log_dir / "engine.log"
         self._loading: m.Load | None = None
-        self._fell_back = False
+        self._warm_up_fault: EngineDied | None = None
+        """Of the first try, while a second one without repacked weights is under way."""
         self._rpc_servers: set[str] = set()
         self._request_id = 0
         self._behind: collections.deque[tuple[EngineState, int]] = collections.deque()
@@ -210,7 +212,7 @@ class Engine:
         if command is None:
             return None
         if isinstance(command, m.Load):
-            self._loading, self._fell_back = command, False
+            self._loading, self._warm_up_fault = command, None
             self._let_go_of_workers(set(command.settings.model.rpc_servers))
             self._start()
         if isinstance(command, m.Stop):
@@ -277,6 +279,9 @@ class Engine:
         except (EOFError, OSError):
             self._bury()
             return
+        if isinstance(event, m.Loaded) and self._warm_up_fault and self._loading:
+            self._tell(FellBack(self._loading.settings, self._warm_up_fault))
+            self._warm_up_fault = None
         self._follow(event)
         self._tell(event)
 
@@ -345,15 +350,15 @@ class Engine:
         self._request_id, self._stop_sent = 0, None
         self._behind.clear()
         loading = self._loading
-        trying = during in (EngineState.LOADING, EngineState.WARMING)
-        if trying and loading and loading.settings.model.use_extra_bufts and not self._fell_back:
-            self._fell_back = True
+        is_first_try = loading is not None and loading.settings.model.use_extra_bufts and self._warm_up_fault is None
+        if loading and is_first_try and during is EngineState.WARMING and crash_report.is_computing_fault(error):
+            self._warm_up_fault = error
             model = replace(loading.settings.model, use_extra_bufts=False)
             self._loading = replace(loading, settings=replace(loading.settings, model=model))
-            self._tell(FellBack(self._loading.settings, error))
             self._start()
             self._forward(self._loading)
             return
+        self._warm_up_fault = None
         self._move(EngineState.DIED)
         self._tell(Died(error, during, request_id, self._log_path))
 

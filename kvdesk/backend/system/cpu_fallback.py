@@ -43,9 +43,19 @@ def remembered(settings: ModelSettings, path: Path) -> ModelSettings:
 
 
 def remember(path: Path) -> None:
-    """The engine died in its warm-up with repacked weights, here. A file that cannot be written is not worth an error."""
+    """The engine died in its warm-up with repacked weights, here, and works without them. A file that cannot be written is not worth an error."""
     values = {**_read(path), machine_key(): True}
     fresh = path.with_suffix(f".{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
         fresh.write_text(json.dumps(values, indent=1), "utf-8")
         fresh.replace(path)
+
+
+def forget(path: Path) -> bool:
+    """Give repacked weights another chance on this machine; whether something had been remembered. Raises OSError."""
+    values = _read(path)
+    if machine_key() not in values:
+        return False
+    del values[machine_key()]
+    path.write_text(json.dumps(values, indent=1), "utf-8")
+    return True
