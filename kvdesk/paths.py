@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -24,8 +25,18 @@ def _folder(kind: str) -> Path:
             "cache": dirs.user_cache_path,
             "log": dirs.user_log_path,
         }[kind]
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _private(path)
+
+
+def _private(folder: Path) -> Path:
+    """``folder``, made when absent and closed to other users of this machine (0700), whatever the umask is and also when
+    an earlier version made it open. On Windows the user's profile does that."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if os.name == "posix" and folder.stat().st_mode & 0o077:
+        with contextlib.suppress(OSError):  # somebody else's folder, chosen with KVDESK_HOME
+            folder.chmod(0o700)
+    return folder
 
 
 def config_dir() -> Path:
@@ -50,16 +61,12 @@ def log_dir() -> Path:
 
 def sessions_dir() -> Path:
     """Memory logs of sessions, one file each; made when absent."""
-    path = data_dir() / "sessions"
-    path.mkdir(exist_ok=True)
-    return path
+    return _private(data_dir() / "sessions")
 
 
 def snapshots_dir() -> Path:
     """KV caches of conversations; made when absent."""
-    path = data_dir() / "snapshots"
-    path.mkdir(exist_ok=True)
-    return path
+    return _private(data_dir() / "snapshots")
 
 
 def fallback_file() -> Path:
