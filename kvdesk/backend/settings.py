@@ -191,7 +191,7 @@ class SamplingSettings(Values):
         ),
     )
     repeat_penalty: float = field(
-        default=1.0, metadata=_meta("Repeat Penalty", "1 is off.", minimum=0.0, maximum=5.0, step=0.01)
+        default=1.0, metadata=_meta("Repeat Penalty", "1 is off.", minimum=0.01, maximum=5.0, step=0.01)
     )
     repeat_last_n: int = field(
         default=64,

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from kvdesk.errors import EngineError, SettingsError, UsageError
+from kvdesk.commands.flags import add_flags, given
+from kvdesk.errors import EngineError, SettingsError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,34 +22,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags; defaults are those of backend/settings.py."""
-    from kvdesk.backend.settings import ALLOCATIONS, CACHE_TYPES, FLASH_ATTN, OVERFLOWS
+    from kvdesk.backend.settings import OVERFLOWS
 
     parser.add_argument("model", type=Path, help="a GGUF file (of a split model: its first part)")
     parser.add_argument("-p", "--prompt", action="append", required=True, help="a message; several make several turns")
     parser.add_argument("--system", default="", help="system prompt")
-    parser.add_argument("--n-ctx", type=int, help="context length in tokens; 0 is the model's own")
-    parser.add_argument("--cache-type-k", choices=CACHE_TYPES)
-    parser.add_argument("--cache-type-v", choices=CACHE_TYPES)
-    parser.add_argument("--flash-attn", choices=FLASH_ATTN)
-    parser.add_argument("--gpu-layers", type=int, help="layers on the GPU; -1 is all")
-    parser.add_argument("--threads", type=int, help="CPU threads; 0 is one per core")
-    parser.add_argument("--batch", type=int, help="prompt tokens handed over at once")
-    parser.add_argument("--ubatch", type=int, help="tokens computed at once")
-    parser.add_argument("--swa-full", action="store_true", help="keep the whole context in sliding-window layers too")
-    parser.add_argument(
-        "--allocation", choices=ALLOCATIONS, help="grow the context with the chat, or reserve it at once"
-    )
-    parser.add_argument("--initial-ctx", type=int, help="tokens to start with when growing")
+    add_flags(parser, "n_ctx", "type_k", "type_v", "flash_attn", "n_gpu_layers", "n_threads", "n_batch", "n_ubatch")
+    add_flags(parser, "swa_full", "allocation", "initial_ctx", "rpc_servers")
+    add_flags(parser, "max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
     parser.add_argument("--overflow", choices=OVERFLOWS, default="stop", help="what to do when the context is full")
     parser.add_argument("--snapshot-dir", type=Path, help="keep the conversation's KV cache here between runs")
-    parser.add_argument("--rpc", action="append", metavar="HOST:PORT", help="use a network worker; may be repeated")
-    parser.add_argument("--max-tokens", type=int)
-    parser.add_argument("--temperature", type=float)
-    parser.add_argument("--top-k", type=int)
-    parser.add_argument("--top-p", type=float)
-    parser.add_argument("--min-p", type=float)
-    parser.add_argument("--repeat-penalty", type=float)
-    parser.add_argument("--seed", type=int)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
 
 
@@ -69,27 +52,11 @@ def _settings(args: argparse.Namespace) -> tuple[EngineSettings, SamplingSetting
         context_problems,
     )
 
-    def given(**names: str) -> dict[str, Any]:
-        values = {field: getattr(args, flag) for field, flag in names.items()}
-        return {field: value for field, value in values.items() if value is not None}
-
-    context = ContextSettings(
-        **given(n_ctx="n_ctx", type_k="cache_type_k", type_v="cache_type_v", flash_attn="flash_attn"),
-        **given(n_batch="batch", n_ubatch="ubatch", n_threads="threads", allocation="allocation"),
-        **given(initial_ctx="initial_ctx"),
-        swa_full=args.swa_full,
-    )
-    sampling = SamplingSettings(
-        **given(max_tokens="max_tokens", temperature="temperature", top_k="top_k", top_p="top_p", min_p="min_p"),
-        **given(repeat_penalty="repeat_penalty", seed="seed"),
-    )
+    context = given(args, ContextSettings)
     problems = context_problems(context)
     if problems:
         raise SettingsError("; ".join(problems.values()) + ".")
-    if sampling.temperature < 0:
-        raise UsageError("The temperature is negative; 0 is greedy, 0.8 usual.")
-    model = ModelSettings(**given(n_gpu_layers="gpu_layers"), rpc_servers=tuple(args.rpc or ()))
-    return EngineSettings(model, context), sampling
+    return EngineSettings(given(args, ModelSettings), context), given(args, SamplingSettings)
 
 
 class _TerminalChat:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvdesk.commands.flags import FLAGS, add_flags, given
 from kvdesk.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -22,34 +23,13 @@ if TYPE_CHECKING:
     from kvdesk.backend.system.samples import DomainReading
 
 CURVE_TYPES = ("f16", "q8_0", "q4_0")
-FLAGS = {
-    "n_ctx": "--n-ctx",
-    "type_k": "--cache-type-k",
-    "type_v": "--cache-type-v",
-    "flash_attn": "--flash-attn",
-    "n_batch": "--batch",
-    "n_ubatch": "--ubatch",
-    "n_seq_max": "--parallel",
-}
-"""Setting -> its flag, for naming the nearest possible settings."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags; defaults are those of backend/settings.py."""
-    from kvdesk.backend.settings import CACHE_TYPES, FLASH_ATTN
-
     parser.add_argument("model", type=Path, help="a GGUF file, or its header alone (of a split model: its first part)")
-    parser.add_argument("--n-ctx", type=int, help="context length in tokens; 0 is the model's own")
-    parser.add_argument("--cache-type-k", choices=CACHE_TYPES)
-    parser.add_argument("--cache-type-v", choices=CACHE_TYPES)
-    parser.add_argument("--flash-attn", choices=FLASH_ATTN)
-    parser.add_argument("--gpu-layers", type=int, help="layers on the GPU; -1 is all")
-    parser.add_argument("--batch", type=int, help="prompt tokens handed over at once")
-    parser.add_argument("--ubatch", type=int, help="tokens computed at once")
-    parser.add_argument("--swa-full", action="store_true", help="keep the whole context in sliding-window layers too")
-    parser.add_argument("--parallel", type=int, help="conversations side by side, which share the context length")
-    parser.add_argument("--no-mmap", action="store_true", help="copy the weights instead of mapping the file")
-    parser.add_argument("--rpc", action="append", metavar="HOST:PORT", help="use a network worker; may be repeated")
+    add_flags(parser, "n_ctx", "type_k", "type_v", "flash_attn", "n_gpu_layers", "n_batch", "n_ubatch", "swa_full")
+    add_flags(parser, "n_seq_max", "use_mmap", "rpc_servers")
     parser.add_argument("--margin", type=int, metavar="MIB", help="what to keep free under the ceiling (1024)")
     parser.add_argument("--curve", action="store_true", help="memory against context length, per cache type")
     parser.add_argument("--fit", action="store_true", help="plan the largest context that fits")
@@ -95,18 +75,8 @@ def _settings(args: argparse.Namespace) -> EngineSettings:
     from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
     from kvdesk.backend.system.cpu_fallback import remembered
 
-    def given(**names: str) -> dict[str, Any]:
-        values = {field: getattr(args, flag) for field, flag in names.items()}
-        return {field: value for field, value in values.items() if value is not None}
-
-    context = ContextSettings(
-        **given(n_ctx="n_ctx", type_k="cache_type_k", type_v="cache_type_v", flash_attn="flash_attn"),
-        **given(n_batch="batch", n_ubatch="ubatch", n_seq_max="parallel"),
-        swa_full=args.swa_full,
-    )
-    model = ModelSettings(
-        **given(n_gpu_layers="gpu_layers"), use_mmap=not args.no_mmap, rpc_servers=tuple(args.rpc or ())
-    )
+    model = given(args, ModelSettings)
+    context = given(args, ContextSettings)
     return EngineSettings(remembered(model, paths.fallback_file()), context)
 
 
@@ -133,6 +103,7 @@ def _nearest_words(settings: EngineSettings, nearest: object) -> str:
     changes = [
         f"{flag} {getattr(nearest.context, name)}"
         for name, flag in FLAGS.items()
+        if hasattr(settings.context, name)
         if getattr(nearest.context, name) != getattr(settings.context, name)
     ]
     return f" Nearest possible: {' '.join(changes)}." if changes else ""

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from kvdesk.commands.flags import add_flags, given
 from kvdesk.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -26,18 +27,12 @@ HEADS = ("K/V", "tokens", "KV", "share", "predicted", "measured", "read tokens/s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags; defaults are those of backend/settings.py."""
     from kvdesk.backend.planning.context_profile import POINT_S
-    from kvdesk.backend.settings import FLASH_ATTN
 
     parser.add_argument("model", type=Path, help="a GGUF file (of a split model: its first part)")
     parser.add_argument("--types", default="f16,q8_0,q4_0", help="cache types, or K/V pairs: f16,q8_0/f16")
     parser.add_argument("--max-ctx", type=int, default=0, help="longest context in tokens; 0 is the model's own")
     parser.add_argument("--point-seconds", type=float, default=POINT_S, help="longest time to fill one context")
-    parser.add_argument("--flash-attn", choices=FLASH_ATTN)
-    parser.add_argument("--gpu-layers", type=int, help="layers on the GPU; -1 is all")
-    parser.add_argument("--threads", type=int, help="CPU threads; 0 is one per core")
-    parser.add_argument("--batch", type=int, help="prompt tokens handed over at once")
-    parser.add_argument("--ubatch", type=int, help="tokens computed at once")
-    parser.add_argument("--rpc", action="append", metavar="HOST:PORT", help="use a network worker; may be repeated")
+    add_flags(parser, "flash_attn", "n_gpu_layers", "n_threads", "n_batch", "n_ubatch", "rpc_servers")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the points as CSV too")
 
@@ -66,10 +61,6 @@ def _request(args: argparse.Namespace) -> ProfileRequest:
     from kvdesk.backend.planning.context_profile import ProfileRequest
     from kvdesk.backend.settings import CACHE_TYPES, ContextSettings, EngineSettings, ModelSettings, context_problems
 
-    def given(**names: str) -> dict[str, Any]:
-        values = {field: getattr(args, flag) for field, flag in names.items()}
-        return {field: value for field, value in values.items() if value is not None}
-
     pairs: list[tuple[str, str]] = []
     for word in filter(None, args.types.split(",")):
         type_k, _, type_v = word.partition("/")
@@ -79,14 +70,11 @@ def _request(args: argparse.Namespace) -> ProfileRequest:
         raise UsageError(f"{args.types!r} names no cache types; possible: {', '.join(CACHE_TYPES)}.")
     if args.max_ctx < 0 or args.point_seconds <= 0:
         raise UsageError("The longest context and the time for a point cannot be negative.")
-    context = ContextSettings(
-        **given(flash_attn="flash_attn", n_threads="threads", n_batch="batch", n_ubatch="ubatch"),
-    )
+    context = given(args, ContextSettings)
     problems = context_problems(context)
     if problems:
         raise UsageError("; ".join(problems.values()) + ".")
-    model = ModelSettings(**given(n_gpu_layers="gpu_layers"), rpc_servers=tuple(args.rpc or ()))
-    settings = EngineSettings(model, context)
+    settings = EngineSettings(given(args, ModelSettings), context)
     return ProfileRequest(
         args.model.absolute(), settings, tuple(dict.fromkeys(pairs)), args.max_ctx, args.point_seconds
     )
