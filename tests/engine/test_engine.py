@@ -199,6 +199,17 @@ def test_a_stop_ends_the_wait_for_growth_whatever_else_waits(desk: Desk, tmp_pat
     assert reasons == [StopReason.CANCELLED, StopReason.CANCELLED, StopReason.LENGTH]
 
 
+def test_a_conversion_while_a_reply_waits_says_what_really_happened(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=1024, initial_ctx=256))
+    answers = iter((m.GrowAnswer("convert", "q8_0", "q8_0"), m.GrowAnswer("grow"), m.GrowAnswer("grow")))
+    desk.growth = lambda _: next(answers)
+    desk.answer("hello", sampling=SamplingSettings(temperature=0.0, max_tokens=400))
+    made = desk.of(m.ContextMade)[-1].context
+    assert made.settings.type_k == "q8_0"
+    assert made.how in {"converted", "reread"}
+    assert made.elapsed_ms > 0
+
+
 def test_a_reply_without_limit_ends_at_the_context_length(desk: Desk, tmp_path: Path) -> None:
     desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=512, initial_ctx=256))
     _, stats = desk.answer("hello", sampling=SamplingSettings(temperature=0.0, max_tokens=0))

@@ -225,7 +225,7 @@ class EngineProcess:
         if command.snapshots:
             self._keeper = SnapshotCache(command.snapshots, file.part_paths)
         session.on_grown = lambda step: self._send(m.Grown(step, session.facts("moved", step.ms)))
-        session.on_changed = lambda: self._send(m.ContextMade(session.facts("converted")))
+        session.on_changed = lambda how, ms: self._send(m.ContextMade(session.facts(how, ms)))
         self._send(m.Warming())
         session.warm_up()
         facts = model.facts(template_problem=self._prompt.problem)

@@ -48,9 +48,10 @@ class GrowthController(QObject):
         match event:
             case m.GrowWanted():
                 self._on_grow_wanted(event)
-            case m.TurnFinished() | m.Failed() | Died():
-                self._wanted = None
-                self._card.hide()
+            case m.TurnFinished() | Died():
+                self._end()
+            case m.Failed() if self._wanted and event.request_id == self._wanted.request_id:  # another's is no answer
+                self._end()
             case _:
                 pass
 
@@ -117,6 +118,10 @@ class GrowthController(QObject):
             action, _, kind = key.partition(" ")
             self._card.hide()
             self._answer(m.GrowAnswer(action, kind, kind))
+
+    def _end(self) -> None:
+        self._wanted = None
+        self._card.hide()
 
     def _answer(self, answer: m.GrowAnswer) -> None:
         self._wanted = None

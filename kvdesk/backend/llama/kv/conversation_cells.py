@@ -91,8 +91,9 @@ class ConversationCells:
         """Called after each change of size."""
         self.is_memory_short: Callable[[], bool] = bool
         """Whether other programs need what this context has too much of."""
-        self.on_changed: Callable[[], None] = _ignore
-        """Called when the answer to a growth step was to convert the cells."""
+        self.on_changed: Callable[[str, float], None] = _ignore
+        """Called when the answer to a growth step was to convert the cells: what came of them (as change returns) and
+        how many milliseconds it took."""
         self.on_forgotten: Callable[[int], None] = _ignore
         """Called with how many tokens were forgotten when that was the answer."""
         cells, self.limit = contexts.first_cells(settings, lib.llama_model_n_ctx_train(model.ptr))
@@ -312,8 +313,9 @@ class ConversationCells:
                     self.limit, self.settings = before
                     failed = str(error)
             elif answer.action == "convert":
-                self.change(replace(self.settings, type_k=answer.type_k, type_v=answer.type_v))
-                self.on_changed()
+                started = time.monotonic()
+                how = self.change(replace(self.settings, type_k=answer.type_k, type_v=answer.type_v))
+                self.on_changed(how, (time.monotonic() - started) * 1000)
             elif answer.action == "trim" and len(self.tokens) > self.n_keep + 1:
                 self.on_forgotten(self.shift(self.n_keep, ask))
             else:
