@@ -66,7 +66,9 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str
     ``connection`` is in autocommit mode. Raises StoreError for a newer schema or a database of another program;
     a migration that fails leaves everything as it was.
     """
-    version = _version(connection)
+    # One statement sees one state of the file: another kvdesk may be making it at this moment.
+    state = "SELECT user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version"
+    version, n_tables = connection.execute(state).fetchone()
     if version > len(migrations):
         raise StoreError(
             f"The conversations in {path} were written by a newer kvdesk (schema {version}, this one knows "
@@ -74,7 +76,7 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str
         )
     if version == len(migrations):
         return
-    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+    if version == 0 and n_tables:
         raise StoreError(f"{path} is a database of another program; move it away to start anew.")
     if version > 0:
         _back_up(connection, path.with_name(f"{path.name}.v{version}.backup"))

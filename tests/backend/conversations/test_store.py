@@ -359,6 +359,30 @@ def test_models_are_remembered_part_by_part(path):
         assert store.model_memories() == {"/a": ModelMemory(engine, sampling), "/b": ModelMemory()}
 
 
+class _Overtaken(sqlite3.Connection):
+    """After its first statement another window makes the database."""
+
+    path: Path
+    is_overtaken = False
+
+    def execute(self, *args: object) -> sqlite3.Cursor:
+        cursor = super().execute(*args)
+        if not self.is_overtaken:
+            self.is_overtaken = True
+            rows = cursor.fetchall()
+            ConversationStore(self.path).close()
+            return super().execute("SELECT " + ", ".join(map(str, rows[0])))
+        return cursor
+
+
+def test_a_database_that_another_window_makes_meanwhile_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "conversations.sqlite3"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, factory=_Overtaken)) as connection:
+        connection.path = path
+        schema.migrate(connection, path)
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(schema.MIGRATIONS)
+
+
 def test_two_windows_may_open_a_new_database_at_once(path):
     errors = []
 
