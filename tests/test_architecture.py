@@ -76,8 +76,8 @@ BUILT_ON = {
 PURE = (
     r"kvdesk\.errors"
     r"|kvdesk\.backend\.(settings|protocol\..+|chat_format\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
-    r"|engine\.crash_report|conversations\.(conversation|file_format)"
-    r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan))"
+    r"|engine\.(crash_report|engine_event)|conversations\.(conversation|file_format)"
+    r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan|plan_event))"
 )
 SQL = r"kvdesk\.backend\.(conversations\.(schema|search|store)|session_log\.(reader|recorder))"
 

@@ -16,7 +16,7 @@ from kvdesk.errors import EngineError, SettingsError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from kvdesk.backend.engine.engine import EngineEvent
+    from kvdesk.backend.engine.engine_event import EngineEvent
     from kvdesk.backend.settings import EngineSettings, SamplingSettings
 
 
@@ -151,7 +151,7 @@ class _TerminalChat:
 
     def _note(self, event: EngineEvent, pieces: list[str] | None) -> None:
         from kvdesk import paths
-        from kvdesk.backend.engine import engine
+        from kvdesk.backend.engine import engine_event
         from kvdesk.backend.protocol import messages as m
         from kvdesk.backend.system.cpu_fallback import remember
 
@@ -179,7 +179,7 @@ class _TerminalChat:
                 print(f"kvdesk chat: {event.model.template_problem}", file=sys.stderr)
             case m.Failed():
                 raise EngineError(event.sentence)
-            case engine.FellBack():
+            case engine_event.FellBack():
                 self._settings = event.settings
                 remember(paths.fallback_file())
                 print(
@@ -187,7 +187,7 @@ class _TerminalChat:
                     "started again without them, and remembered.",
                     file=sys.stderr,
                 )
-            case engine.Died():
+            case engine_event.Died():
                 raise event.error
             case _:
                 pass

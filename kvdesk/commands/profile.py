@@ -17,7 +17,7 @@ from kvdesk.commands.flags import add_flags, given
 from kvdesk.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.engine.engine import EngineEvent
+    from kvdesk.backend.engine.engine_event import EngineEvent
     from kvdesk.backend.planning.context_profile import ProfileEvent, ProfilePoint, ProfileRequest, ProfileStopped
 
 WIDTHS = (13, 9, 11, 7, 12, 12, 14, 14)

@@ -18,7 +18,7 @@ from kvdesk import __version__, paths
 from kvdesk.errors import KvdeskError
 
 if TYPE_CHECKING:
-    from kvdesk.backend.engine.engine import EngineEvent
+    from kvdesk.backend.engine.engine_event import EngineEvent
     from kvdesk.backend.settings import EngineSettings
     from kvdesk.backend.system.samples import Sample
 
@@ -65,22 +65,22 @@ class TerminalRecord:
 
     def follow(self, event: EngineEvent) -> None:
         """Record what ``event`` says, and let the next samples know of it."""
-        from kvdesk.backend.engine import engine
+        from kvdesk.backend.engine import engine_event
         from kvdesk.backend.engine.crash_report import crash_values
         from kvdesk.backend.protocol import messages as m
         from kvdesk.backend.protocol.facts import StopReason
 
         monitor, record = self._monitor, self._recorder.event
         match event:
-            case engine.StateChanged():
+            case engine_event.StateChanged():
                 monitor.set_state(event.now.value)
                 monitor.set_engine(event.pid)
-                if event.now is engine.EngineState.STOPPED and self._is_loaded:
+                if event.now is engine_event.EngineState.STOPPED and self._is_loaded:
                     record("unload", f"Unloaded {self._model}")
-            case engine.Died():
+            case engine_event.Died():
                 self._is_loaded = False
                 record("crash", str(event.error), crash_values(event.error))
-            case engine.FellBack():
+            case engine_event.FellBack():
                 record("crash", str(event.error), crash_values(event.error))
                 self._settings_changed("Started again without repacked weights", event.settings)
             case m.Started():

@@ -30,7 +30,7 @@ from PySide6.QtWidgets import QPlainTextEdit
 from kvdesk import paths
 from kvdesk.backend import preferences
 from kvdesk.backend.conversations.store import FILE_NAME
-from kvdesk.backend.engine.engine import EngineState
+from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.settings import OVERFLOWS, ContextSettings, EngineSettings, ModelSettings, SamplingSettings
 from kvdesk.ui.shell.application import App

@@ -78,7 +78,8 @@ def buffers(files: list[Path]) -> int:
 
 def whole_process(folder: Path) -> int:
     """Print predicted against resident memory of an engine process; returns how many are off by more than the promise."""
-    from kvdesk.backend.engine.engine import Died, Engine
+    from kvdesk.backend.engine.engine import Engine
+    from kvdesk.backend.engine.engine_event import Died
     from kvdesk.backend.gguf.model_file import read_model_file
     from kvdesk.backend.library.models import starter_model
     from kvdesk.backend.planning.calibration import Calibration

@@ -22,7 +22,7 @@ from PySide6.QtCore import QEventLoop, QTimer
 
 from kvdesk import paths
 from kvdesk.backend import preferences
-from kvdesk.backend.engine.engine import EngineEvent
+from kvdesk.backend.engine.engine_event import EngineEvent
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import TurnStats

@@ -13,7 +13,7 @@ from pytestqt.qtbot import QtBot
 
 from kvdesk import paths
 from kvdesk.backend import preferences
-from kvdesk.backend.engine.engine import EngineState
+from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
 from kvdesk.ui.chat.message_column import Notice

@@ -13,7 +13,7 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
-from kvdesk.backend.engine.engine import EngineState
+from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.gguf.model_file import read_model_file
 from kvdesk.backend.session_log import reader
 from kvdesk.backend.settings import ContextSettings, SamplingSettings

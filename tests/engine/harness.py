@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kvdesk.backend.engine.engine import Died, Engine, EngineEvent
+from kvdesk.backend.engine.engine import Engine
+from kvdesk.backend.engine.engine_event import Died, EngineEvent
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvdesk.backend.engine.engine import Died, EngineState, StateChanged
+from kvdesk.backend.engine.engine_event import Died, EngineState, StateChanged
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, StopReason
 from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvdesk.backend.engine.engine import Died
+from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import StopReason
 from kvdesk.backend.settings import ContextSettings

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 
-from kvdesk.backend.planning.planner import (
+from kvdesk.backend.planning.plan_event import (
     CapacityReady,
     ChoicesReady,
     Compared,
@@ -21,9 +21,9 @@ from kvdesk.backend.planning.planner import (
     KvTableReady,
     PlanEvent,
     PlanFailed,
-    Planner,
     PlanReady,
 )
+from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from tests.plan_samples import GIB, MIB, ram
 from tests.tiny_models import write_tiny

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kvdesk.backend.engine.engine import Engine, EngineEvent, EngineState
+from kvdesk.backend.engine.engine import Engine
+from kvdesk.backend.engine.engine_event import EngineEvent, EngineState
 from kvdesk.backend.gguf.model_file import read_model_file
 from kvdesk.backend.planning.calibration import Calibration
 from kvdesk.backend.planning.context_profile import (

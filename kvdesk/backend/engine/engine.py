@@ -14,14 +14,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from kvdesk.backend.engine import crash_report
+from kvdesk.backend.engine.engine_event import BUSY, Died, EngineEvent, EngineState, FellBack, StateChanged
 from kvdesk.backend.processes.engine_process import worker_main
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import EngineSettings
@@ -40,21 +40,6 @@ LOGS_KEPT = 20
 """Per-run engine logs that are kept."""
 
 
-class EngineState(StrEnum):
-    """Where the engine stands. Alive is not ready: only READY takes a prompt."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    EMPTY = "empty"
-    LOADING = "loading"
-    WARMING = "warming"
-    READY = "ready"
-    GENERATING = "generating"
-    CHANGING = "changing"
-    MEASURING = "measuring"
-    DIED = "died"
-
-
 _DOING = {
     EngineState.STARTING: "starting",
     EngineState.EMPTY: "idle",
@@ -65,48 +50,6 @@ _DOING = {
     EngineState.CHANGING: "changing the context",
     EngineState.MEASURING: "measuring its speed",
 }
-
-BUSY = frozenset(
-    {
-        EngineState.LOADING,
-        EngineState.WARMING,
-        EngineState.GENERATING,
-        EngineState.CHANGING,
-        EngineState.MEASURING,
-    }
-)
-"""States in which one command is under way."""
-
-
-@dataclass(frozen=True)
-class StateChanged:
-    """The engine moved from one state to another; ``pid`` None when there is no process."""
-
-    before: EngineState
-    now: EngineState
-    pid: int | None
-
-
-@dataclass(frozen=True)
-class Died:
-    """The process ended without being asked. ``request_id`` is the reply that was cut off, 0 when none was."""
-
-    error: EngineDied
-    during: EngineState
-    request_id: int
-    log_path: Path
-
-
-@dataclass(frozen=True)
-class FellBack:
-    """The warm-up killed the process (``error``); started once more with ``settings``, without repacked weights, it has
-    loaded: its Loaded comes next. To be remembered and to be said."""
-
-    settings: EngineSettings
-    error: EngineDied
-
-
-EngineEvent = m.Event | StateChanged | Died | FellBack
 
 
 class Engine:

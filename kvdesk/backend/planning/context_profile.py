@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from kvdesk.backend.engine.engine import Died, EngineEvent, FellBack
+from kvdesk.backend.engine.engine_event import Died, EngineEvent, FellBack
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ContextFacts, Device
 from kvdesk.backend.settings import EngineSettings

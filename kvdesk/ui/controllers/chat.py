@@ -24,7 +24,8 @@ from kvdesk.backend.conversations.conversation import (
     to_turns,
 )
 from kvdesk.backend.conversations.store import ConversationStore
-from kvdesk.backend.engine.engine import Died, Engine, EngineEvent
+from kvdesk.backend.engine.engine import Engine
+from kvdesk.backend.engine.engine_event import Died, EngineEvent
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
 from kvdesk.backend.settings import SamplingSettings

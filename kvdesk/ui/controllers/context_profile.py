@@ -15,7 +15,8 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from kvdesk import paths
-from kvdesk.backend.engine.engine import BUSY, Died, Engine, EngineEvent, EngineState, StateChanged
+from kvdesk.backend.engine.engine import Engine
+from kvdesk.backend.engine.engine_event import BUSY, Died, EngineEvent, EngineState, StateChanged
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.calibration import Calibration
 from kvdesk.backend.planning.context_profile import (

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend.engine.engine import Died, Engine, EngineEvent
-from kvdesk.backend.planning import planner as p
+from kvdesk.backend.engine.engine import Engine
+from kvdesk.backend.engine.engine_event import Died, EngineEvent
+from kvdesk.backend.planning import plan_event as e
 from kvdesk.backend.planning.plan import Curve
+from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.protocol import messages as m
 from kvdesk.ui.controllers.model import ModelController
 from kvdesk.ui.panels.options_card import OptionsCard
@@ -28,7 +30,7 @@ class GrowthController(QObject):
     def __init__(
         self,
         engine: Engine,
-        planner: p.Planner,
+        planner: Planner,
         models: ModelController,
         card: OptionsCard,
         parent: QObject | None = None,
@@ -55,19 +57,19 @@ class GrowthController(QObject):
             case _:
                 pass
 
-    def on_plan_event(self, event: p.PlanEvent) -> None:
+    def on_plan_event(self, event: e.PlanEvent) -> None:
         """The price of the step is known, or cannot be: then it is tried, and llama.cpp says."""
         match event:
-            case p.CurveReady():
+            case e.CurveReady():
                 self._curves = event.curves
-            case p.GrowthPriced() if event.request_id == self._request_id and self._wanted:
+            case e.GrowthPriced() if event.request_id == self._request_id and self._wanted:
                 if event.cost.fits is False:
                     peak = format_bytes(sum(event.cost.peak_bytes.values()))
                     words = self.tr("Growing to {0} tokens would take {1} for a moment, over the OOM line.")
                     self._ask(words.format(format_tokens(self._wanted.to_cells), peak))
                 else:
                     self._answer(m.GrowAnswer("grow"))
-            case p.PlanFailed() if event.request_id == self._request_id and self._wanted:
+            case e.PlanFailed() if event.request_id == self._request_id and self._wanted:
                 self._answer(m.GrowAnswer("grow"))
             case _:
                 pass

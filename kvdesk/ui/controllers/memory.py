@@ -10,7 +10,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend.engine.engine import Died, EngineEvent, StateChanged
+from kvdesk.backend.engine.engine_event import Died, EngineEvent, StateChanged
 from kvdesk.backend.planning.headroom_watch import HeadroomWatch
 from kvdesk.backend.planning.plan import MemoryPlan
 from kvdesk.backend.protocol import messages as m

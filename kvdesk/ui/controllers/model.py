@@ -12,7 +12,8 @@ from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend.engine.engine import BUSY, Died, Engine, EngineEvent, EngineState, FellBack, StateChanged
+from kvdesk.backend.engine.engine import Engine
+from kvdesk.backend.engine.engine_event import BUSY, Died, EngineEvent, EngineState, FellBack, StateChanged
 from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.backend.planning.plan import MemoryPlan, domain_name
 from kvdesk.backend.protocol import messages as m
@@ -43,7 +44,7 @@ class ModelController(QObject):
     context_changed = Signal(object)
     """ContextFacts of the context that exists now, or None."""
     died = Signal(object)
-    """engine.Died."""
+    """engine_event.Died."""
     applied = Signal(str, object)
     """A model path and the EngineSettings in force for it: to be remembered."""
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from PySide6.QtCore import QObject
 
 from kvdesk.backend.planning.plan import Curve
-from kvdesk.backend.planning.planner import CurveReady, PlanEvent
+from kvdesk.backend.planning.plan_event import CurveReady, PlanEvent
 from kvdesk.backend.protocol.facts import ContextFacts
 from kvdesk.backend.settings import BITS_PER_VALUE, pad256
 from kvdesk.ui.chat.composer import Composer

@@ -11,8 +11,9 @@ from dataclasses import replace
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from kvdesk.backend.gguf.model_file import ModelFile
-from kvdesk.backend.planning import planner as p
+from kvdesk.backend.planning import plan_event as e
 from kvdesk.backend.planning.plan import MemoryPlan
+from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.protocol.facts import Buffer
 from kvdesk.backend.settings import CACHE_TYPES, FLASH_ATTN, EngineSettings
 from kvdesk.ui.memory.memory_dock import MemoryDock
@@ -43,7 +44,7 @@ class PlanController(QObject):
 
     def __init__(
         self,
-        planner: p.Planner,
+        planner: Planner,
         settings_panel: SettingsPanel,
         memory_dock: MemoryDock,
         parent: QObject | None = None,
@@ -149,29 +150,29 @@ class PlanController(QObject):
 
     # --- the planner's answers -------------------------------------------------------------------------------------
 
-    def on_plan_event(self, event: p.PlanEvent) -> None:
+    def on_plan_event(self, event: e.PlanEvent) -> None:
         """Show a price, or pass on what waited for it."""
         match event:
-            case p.PlanReady():
+            case e.PlanReady():
                 self._on_plan_ready(event)
-            case p.ChoicesReady() if event.request_id == self._choices_id:
+            case e.ChoicesReady() if event.request_id == self._choices_id:
                 self._show_choice_prices(event.delta_bytes)
-            case p.CurveReady():
+            case e.CurveReady():
                 edited = self._panel.edited.context
                 self._dock.show_curves(event.curves, edited.type_k, edited.type_v)
-            case p.KvTableReady():
+            case e.KvTableReady():
                 sizes = {(n, kind): size for n, row in event.table.items() for kind, size in row.items()}
                 self._dock.explain_view.show_kv_sizes(sizes, self._file.n_ctx_train if self._file else None)
-            case p.CapacityReady():
+            case e.CapacityReady():
                 self._dock.explain_view.show_capacity(event.cells)
-            case p.Compared():
+            case e.Compared():
                 self._on_compared(event)
-            case p.PlanFailed():
+            case e.PlanFailed():
                 self._on_plan_failed(event)
             case _:
                 pass
 
-    def _on_plan_ready(self, event: p.PlanReady) -> None:
+    def _on_plan_ready(self, event: e.PlanReady) -> None:
         if event.request_id == self._smaller_id:
             if event.is_final:
                 self.smaller_priced.emit(event.plan.n_ctx, event.plan.total_bytes, event.plan.fits)
@@ -184,7 +185,7 @@ class PlanController(QObject):
         elif event.request_id == self._edit_id:
             self._show(event.plan, event.model)
 
-    def _on_plan_failed(self, event: p.PlanFailed) -> None:
+    def _on_plan_failed(self, event: e.PlanFailed) -> None:
         if event.request_id == self._load_id:
             self._load_id = 0
             if event.kind == "ModelFileError":
@@ -200,7 +201,7 @@ class PlanController(QObject):
         for field, prices in delta_bytes.items():
             self._panel.show_choice_prices(field, prices)
 
-    def _on_compared(self, event: p.Compared) -> None:
+    def _on_compared(self, event: e.Compared) -> None:
         if self._full_plan and self._file and self._file.path == event.path:
             self._dock.show_comparison(self._full_plan, self._file, event.comparison, self._planner.history)
         if self._is_comparison_due:

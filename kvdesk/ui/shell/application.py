@@ -17,7 +17,8 @@ from kvdesk.backend.conversations import conversation
 from kvdesk.backend.conversations.snapshots import SnapshotStore
 from kvdesk.backend.conversations.store import FILE_NAME, ConversationStore, ModelMemory
 from kvdesk.backend.conversations.store_thread import StoreThread
-from kvdesk.backend.engine.engine import Engine, EngineEvent, FellBack, StateChanged
+from kvdesk.backend.engine.engine import Engine
+from kvdesk.backend.engine.engine_event import EngineEvent, FellBack, StateChanged
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.library import models
 from kvdesk.backend.planning.calibration import Comparison

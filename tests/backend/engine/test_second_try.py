@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kvdesk.backend.engine import engine as engine_module
-from kvdesk.backend.engine.engine import Died, Engine, EngineEvent, FellBack
+from kvdesk.backend.engine.engine import Engine
+from kvdesk.backend.engine.engine_event import Died, EngineEvent, FellBack
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system import cpu_fallback
