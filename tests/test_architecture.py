@@ -37,14 +37,15 @@ MAY_KNOW = {
     "backend.library": {*VALUES, "paths", "backend.gguf"},
     "backend.system": VALUES,
     "backend.conversations": VALUES,
-    "backend.session_log": {*VALUES, "backend.system"},
+    "backend.session": {*VALUES, "backend.engine", "backend.gguf", "backend.planning"},
+    "backend.session_log": {*VALUES, "backend.engine", "backend.planning", "backend.session", "backend.system"},
     "backend.engine": {*VALUES, "backend.processes", "backend.system"},
     "backend.planning": {*VALUES, "paths", "backend.engine", "backend.gguf", "backend.processes", "backend.system"},
     "backend.processes": {*VALUES, "backend.gguf", "backend.llama", "backend.system"},
     "backend.llama": {*VALUES, "backend.chat_format", "backend.conversations", "backend.gguf", "backend.system"},
     "ui.widgets": {"paths"},
     "ui.memory": {*VALUES, "backend.gguf", "backend.planning", "backend.session_log", "backend.system", "ui.widgets"},
-    "ui.panels": {"backend.planning", "backend.protocol", "backend.system", "ui.memory", "ui.widgets"},
+    "ui.panels": {*VALUES, "backend.planning", "backend.system", "ui.memory", "ui.widgets"},
     "ui.settings": {*VALUES, "backend.gguf", "backend.planning", "ui.panels", "ui.widgets"},
     "ui.chat": {
         *VALUES,
@@ -63,20 +64,22 @@ SERVICES = frozenset(
     f"kvdesk.backend.{name}"
     for name in (
         "engine.engine", "planning.dry_run", "planning.planner", "planning.pricer", "system.machine", "system.monitor",
-        "session_log.recorder", "conversations.snapshots", "conversations.store", "conversations.store_thread",
+        "session.session", "session_log.recorder", "session_log.recording", "conversations.snapshots", "conversations.store", "conversations.store_thread",
     )
 )  # fmt: skip
 """Modules of ``backend`` with threads, processes, files or readings of their own."""
 BUILT_ON = {
     "kvdesk.backend.planning.planner": {"kvdesk.backend.planning.pricer"},
     "kvdesk.backend.planning.pricer": {"kvdesk.backend.planning.dry_run", "kvdesk.backend.system.machine"},
+    "kvdesk.backend.session.session": {"kvdesk.backend.engine.engine", "kvdesk.backend.planning.planner"},
+    "kvdesk.backend.session_log.recording": {"kvdesk.backend.session_log.recorder", "kvdesk.backend.system.monitor"},
     "kvdesk.backend.conversations.store_thread": {"kvdesk.backend.conversations.store"},
 }
 """The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
     r"kvdesk\.errors"
     r"|kvdesk\.backend\.(settings|protocol\..+|chat_format\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
-    r"|engine\.(crash_report|engine_event)|conversations\.(conversation|file_format)"
+    r"|engine\.(crash_report|engine_event)|session\.state|conversations\.(conversation|file_format)"
     r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan|plan_event))"
 )
 SQL = r"kvdesk\.backend\.(conversations\.(schema|search|store)|session_log\.(reader|recorder))"

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import queue
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from kvdesk.commands.flags import add_flags, given
-from kvdesk.errors import EngineError, SettingsError
+from kvdesk.errors import EngineError, KvdeskError, SettingsError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from kvdesk.backend.engine.engine_event import EngineEvent
+    from kvdesk.backend.planning.headroom_watch import RoomChanged
+    from kvdesk.backend.protocol.messages import Loaded
+    from kvdesk.backend.session.state import Change
     from kvdesk.backend.settings import EngineSettings, SamplingSettings
+    from kvdesk.backend.system.samples import Sample
+
+PLANNER_NICENESS = 10
+"""The price is for the record; the processor is the engine's (Linux)."""
+COMPARISON_WAIT_S = 5.0
+"""How long the end of a chat may wait for the planner's comparison, after everything is printed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,27 +71,56 @@ def _settings(args: argparse.Namespace) -> tuple[EngineSettings, SamplingSetting
 
 
 class _TerminalChat:
-    """One run: load, turns, report."""
+    """One run: load, turns, report, all of it on record."""
 
     def __init__(self, args: argparse.Namespace, settings: EngineSettings, sampling: SamplingSettings) -> None:
         from kvdesk import paths
-        from kvdesk.backend.conversations.snapshots import DEFAULT_BUDGET_BYTES
-        from kvdesk.backend.engine.engine import Engine
-        from kvdesk.backend.protocol.messages import SnapshotPlace
         from kvdesk.backend.system.cpu_fallback import remembered
-        from kvdesk.commands.terminal_record import TerminalRecord
 
         self._args = args
         self._sampling = sampling
         self._settings = dataclasses.replace(settings, model=remembered(settings.model, paths.fallback_file()))
-        self._events: queue.SimpleQueue[EngineEvent] = queue.SimpleQueue()
+        self._changes: queue.SimpleQueue[Change] = queue.SimpleQueue()
         self._grown: list[dict[str, Any]] = []
         self._conversions: list[dict[str, Any]] = []
-        self._record = TerminalRecord(
-            args.overflow, lambda sentence: print(f"kvdesk chat: {sentence}", file=sys.stderr)
+        self._last: Sample | None = None
+        self._start_services()
+
+    def _start_services(self) -> None:
+        from kvdesk import __version__, paths
+        from kvdesk.backend.conversations.snapshots import DEFAULT_BUDGET_BYTES
+        from kvdesk.backend.engine.engine import Engine
+        from kvdesk.backend.planning.planner import Planner
+        from kvdesk.backend.preferences import FILE_NAME, load_preferences
+        from kvdesk.backend.protocol.messages import SnapshotPlace
+        from kvdesk.backend.session.session import Session
+        from kvdesk.backend.session_log.recorder import Recorder
+        from kvdesk.backend.session_log.recording import Recording
+        from kvdesk.backend.system.machine import Machine
+        from kvdesk.backend.system.monitor import Monitor
+
+        chosen, _ = load_preferences(paths.config_dir() / FILE_NAME)
+        versions = {"llama-cpp-python": importlib.metadata.version("llama-cpp-python")}
+        self._recorder = Recorder(paths.sessions_dir(), "chat", __version__, versions, chosen.log_budget_bytes)
+        self._monitor = monitor = Monitor(Machine().read)
+        monitor.set_margin(chosen.margin_bytes)
+        self._recording = Recording(self._recorder, monitor, on_room=self._on_room)
+        self._session = session = Session(monitor.held, chosen.margin_bytes)
+        folder = self._args.snapshot_dir
+        place = SnapshotPlace(str(folder.absolute()), DEFAULT_BUDGET_BYTES) if folder else None
+        self._engine = Engine(session.take, paths.log_dir(), place)
+        self._planner = Planner(
+            session.take,
+            lambda: monitor.latest.domains if monitor.latest else (),
+            paths.calibration_file(),
+            chosen.margin_bytes,
+            niceness=PLANNER_NICENESS,
         )
-        place = SnapshotPlace(str(args.snapshot_dir.absolute()), DEFAULT_BUDGET_BYTES) if args.snapshot_dir else None
-        self._engine = Engine(self._on_event, paths.log_dir(), place)
+        session.attach(self._engine, self._planner)
+        session.add_listener(self._recording.on_change)
+        session.add_listener(self._changes.put)
+        monitor.add_callback(self._recording.on_sample)
+        monitor.start()
 
     def __enter__(self) -> Self:
         return self
@@ -88,30 +128,39 @@ class _TerminalChat:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        from kvdesk.backend.session_log.recording import Row
+
         is_interrupted = isinstance(error, KeyboardInterrupt)
         if is_interrupted:
-            self._record.interrupted()
-        self._record.last_sample()
+            self._recording.note(Row("cancel", "Interrupted from the terminal"))
+        self._last_sample()
         self._engine.shutdown()
-        self._record.close("interrupted" if is_interrupted else "failed" if error else "closed")
+        self._planner.stop()
+        self._recorder.close("interrupted" if is_interrupted else "failed" if error else "closed")
 
-    def _on_event(self, event: EngineEvent) -> None:
-        """On the engine's thread: recorded at once, shown when the terminal gets to it."""
-        self._record.follow(event)
-        self._events.put(event)
+    def _last_sample(self) -> Sample:
+        """One more sample, the last, taken while the engine still lives, so that its peak is on record."""
+        if self._last is None:
+            self._monitor.stop()
+            self._last = self._monitor.sample()
+            self._recorder.sample(self._last)
+        return self._last
+
+    def _on_room(self, change: RoomChanged) -> None:
+        """On the monitor's thread."""
+        from kvdesk.backend.session_log.recording import room_sentence
+
+        if change.worse:
+            self._say(room_sentence(change))
+
+    def _say(self, sentence: str) -> None:
+        print(f"kvdesk chat: {sentence}", file=sys.stderr)
 
     def run(self) -> None:
         """Load, answer every prompt, report. Raises what the engine says went wrong."""
-        from kvdesk.backend.protocol import messages as m
         from kvdesk.backend.protocol.facts import ChatTurn
-        from kvdesk.backend.system.rpc_probe import check_worker
 
-        for endpoint in self._settings.model.rpc_servers:
-            check_worker(endpoint)
-        path = self._args.model.absolute()
-        self._record.loading(path, self._settings)
-        self._engine.load(path, self._settings)
-        loaded = self._until(m.Loaded)
+        loaded = self._load()
         turns = [ChatTurn("system", self._args.system)] if self._args.system else []
         report: list[dict[str, Any]] = []
         kv = loaded.context.kv
@@ -122,12 +171,41 @@ class _TerminalChat:
             kv = finished.kv
             report.append({"text": text, **dataclasses.asdict(finished.stats)})
         if self._args.json:
-            print(json.dumps(self._report(loaded, report, kv), ensure_ascii=False))
+            print(json.dumps(self._report(loaded, report, kv), ensure_ascii=False), flush=True)
+        self._wait_for_comparison()
+
+    def _load(self) -> Loaded:
+        from kvdesk.backend.gguf.model_file import read_model_file
+        from kvdesk.backend.protocol import messages as m
+        from kvdesk.backend.session.state import Choice
+        from kvdesk.backend.session_log.recording import Row
+        from kvdesk.backend.system.rpc_probe import check_worker
+
+        for endpoint in self._settings.model.rpc_servers:
+            check_worker(endpoint)
+        try:
+            choice = Choice(read_model_file(self._args.model.absolute()), self._settings)
+        except KvdeskError as error:
+            self._recording.note(Row("warning", str(error)))
+            raise
+        if self._settings.model.rpc_servers:  # a network worker serves one client at a time: priced first
+            self._session.ask_load(choice)
+            while (asked := self._session.state.asked) and not asked.is_priced:
+                self._note(self._changes.get(), None)
+        self._session.load(choice)
+        return self._until(m.Loaded)
+
+    def _wait_for_comparison(self) -> None:
+        """Predicted against actual is on record when the chat ends, if it can be known soon."""
+        until = time.monotonic() + COMPARISON_WAIT_S
+        with contextlib.suppress(queue.Empty):
+            while not self._session.state.comparison:
+                self._changes.get(timeout=max(0.0, until - time.monotonic()))
 
     def _turn(self, number: int, turns: tuple[Any, ...]) -> tuple[str, Any]:
         from kvdesk.backend.protocol import messages as m
 
-        self._engine.send(m.Generate(number, "terminal", turns, self._sampling, self._args.overflow))
+        self._session.generate(m.Generate(number, "terminal", turns, self._sampling, self._args.overflow))
         pieces: list[str] = []
         finished = self._until(m.TurnFinished, pieces)
         if not self._args.json:
@@ -144,61 +222,67 @@ class _TerminalChat:
     def _until(self, wanted: type[Any], pieces: list[str] | None = None) -> Any:
         """Take events until one of class ``wanted``. Raises what the engine says went wrong."""
         while True:
-            event = self._events.get()
-            self._note(event, pieces)
-            if isinstance(event, wanted):
-                return event
+            change = self._changes.get()
+            self._note(change, pieces)
+            if isinstance(change.event, wanted):
+                return change.event
 
-    def _note(self, event: EngineEvent, pieces: list[str] | None) -> None:
-        from kvdesk import paths
-        from kvdesk.backend.engine import engine_event
+    def _note(self, change: Change, pieces: list[str] | None) -> None:
+        from kvdesk.backend.engine.engine_event import Died
         from kvdesk.backend.protocol import messages as m
-        from kvdesk.backend.system.cpu_fallback import remember
 
-        match event:
-            case m.TextGenerated():
+        match change.event:
+            case m.TextGenerated(text=text):
                 if pieces is not None:
-                    pieces.append(event.text)
+                    pieces.append(text)
                 if not self._args.json:
-                    print(event.text, end="", flush=True)
-            case m.GrowWanted():
-                self._engine.send(m.GrowAnswer("stop" if event.failed else "grow"))
+                    print(text, end="", flush=True)
+            case m.GrowWanted() as event:
+                self._session.answer_growth(m.GrowAnswer("stop" if event.failed else "grow"))
                 if event.failed:
-                    print(f"kvdesk chat: {event.failed}", file=sys.stderr)
-            case m.Grown():
-                self._grown.append(dataclasses.asdict(event.step))
-            case m.ContextMade():
-                made = event.context
+                    self._say(event.failed)
+            case m.Grown(step=step):
+                self._grown.append(dataclasses.asdict(step))
+            case m.ContextMade(context=made):
                 self._conversions.append(
                     {"how": made.how, "tokens": made.kept_tokens, "ms": made.elapsed_ms, **made.settings.to_dict()}
                 )
-            case m.Forgot():
-                what = f"{event.n_turns} of the oldest turns" if event.n_turns else f"{event.n_tokens} tokens"
-                print(f"kvdesk chat: the context is full; the model no longer sees {what}.", file=sys.stderr)
-            case m.Loaded() if event.model.template_problem:
-                print(f"kvdesk chat: {event.model.template_problem}", file=sys.stderr)
-            case m.Failed():
+            case m.Failed() as event:
                 raise EngineError(event.sentence)
-            case engine_event.FellBack():
-                self._settings = event.settings
-                remember(paths.fallback_file())
-                print(
-                    "kvdesk chat: this machine cannot compute with repacked weights (the engine crashed in its warm-up); "
-                    "started again without them, and remembered.",
-                    file=sys.stderr,
-                )
-            case engine_event.Died():
+            case Died() as event:
                 raise event.error
+            case _:
+                self._warn(change)
+
+    def _warn(self, change: Change) -> None:
+        """Say what the person should know beside the reply."""
+        from kvdesk import paths
+        from kvdesk.backend.engine.engine_event import FellBack
+        from kvdesk.backend.protocol import messages as m
+        from kvdesk.backend.system.cpu_fallback import remember
+
+        match change.event:
+            case m.Forgot() as event:
+                what = f"{event.n_turns} of the oldest turns" if event.n_turns else f"{event.n_tokens} tokens"
+                self._say(f"the context is full; the model no longer sees {what}.")
+            case m.Loaded() as event if event.model.template_problem:
+                self._say(event.model.template_problem)
+            case FellBack():
+                remember(paths.fallback_file())
+                self._say(
+                    "this machine cannot compute with repacked weights (the engine crashed in its warm-up); "
+                    "started again without them, and remembered."
+                )
             case _:
                 pass
 
     def _report(self, loaded: Any, turns: list[dict[str, Any]], kv: Any) -> dict[str, Any]:
         """The JSON contract: bytes, milliseconds, tokens. Keys stay once they are named."""
-        sample = self._record.last_sample()
+        sample = self._last_sample()
         ram = next(d for d in sample.domains if d.kind == "ram")
         return {
             "model": dataclasses.asdict(loaded.model),
-            "settings": {**self._settings.to_dict(), "sampling": self._sampling.to_dict()},
+            "settings": {**self._session.state.settings.to_dict(), "sampling": self._sampling.to_dict()},
             "turns": turns,
             "kv": {**dataclasses.asdict(kv), "grow_events": self._grown, "conversions": self._conversions},
             "memory": {

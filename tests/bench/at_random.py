@@ -32,6 +32,7 @@ from kvdesk.backend import preferences
 from kvdesk.backend.conversations.store import FILE_NAME
 from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.preferences import Preferences
+from kvdesk.backend.protocol.messages import Loaded
 from kvdesk.backend.settings import OVERFLOWS, ContextSettings, EngineSettings, ModelSettings, SamplingSettings
 from kvdesk.ui.shell.application import App
 from kvdesk.ui.shell.open_window import make_application, open_window
@@ -75,7 +76,7 @@ class Hands:
         QTest.keyClicks(self._field, self._text())
 
     def send(self) -> None:
-        if self.app.chat._can_send and not self.app.chat.is_replying:
+        if self.app.chat.can_send and not self.app.chat.is_replying:
             self.write()
             text = self._field.toPlainText()
             QTest.keyClick(self._field, Qt.Key.Key_Return)
@@ -122,10 +123,10 @@ class Hands:
         self.app.models.open(Path("missing.gguf"))
 
     def eject(self) -> None:
-        self.app.models.eject()
+        self.app.session.eject()
 
     def reload(self) -> None:
-        self.app.models.reload()
+        self.app.session.reload()
 
     def apply(self) -> None:
         panel, pick = self._window.settings_panel, self._chance.choice
@@ -197,14 +198,14 @@ def drive(home: Path, chance: random.Random, seconds: float) -> int:
     app = App(application, open_window(application))
     app.start(models[0])
     hands = Hands(app, models, chance)
-    hands.wait(lambda: app.chat._can_send, PATIENCE_S)
+    hands.wait(lambda: app.chat.can_send, PATIENCE_S)
     done: list[str] = []
     until = time.monotonic() + seconds
     while time.monotonic() < until and not wrong:
         done += chance.choices(list(WEIGHTS), list(WEIGHTS.values()))
         getattr(hands, done[-1])()
         hands.wait(lambda: False, chance.choice(PAUSES_S))
-        if app.models.file is None and chance.random() < 0.2:
+        if app.session.state.file is None and chance.random() < 0.2:
             hands.open()
     if wrong:
         wrong.append(f"after {', '.join(done[-8:])}")
@@ -231,15 +232,17 @@ def settle(hands: Hands, model: Path) -> list[str]:
     if not hands.wait(is_at_rest, PATIENCE_S):
         return [f"does not come to rest: {app.engine.state}"]
     opened: list[object] = []
-    app.models.model_ready.connect(lambda facts, _: opened.append(facts.path))
+    app.bridge.changed.connect(
+        lambda change: opened.append(change.event.model.path) if isinstance(change.event, Loaded) else None
+    )
     app.models.open(model)
     if not hands.wait(lambda: str(model) in opened, PATIENCE_S):
-        return [f"does not open a model: {app.engine.state}, {app.models.file}"]
+        return [f"does not open a model: {app.engine.state}, {app.session.state.file}"]
     hands.new()
     transcript = app.window.transcript
 
     def is_asked() -> bool:  # a load that was still wanted may close the composer once more
-        if not transcript.message_ids and app.chat._can_send:
+        if not transcript.message_ids and app.chat.can_send:
             hands.send()
         return bool(transcript.message_ids)
 

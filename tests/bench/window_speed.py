@@ -68,7 +68,7 @@ class Streamer:
         self._app = app
         self.beat = Heartbeat()
         self._texts: list[tuple[float, int]] = []
-        app.bridge.engine_event.connect(self._on_event)
+        app.bridge.changed.connect(lambda change: self._on_event(change.event))
 
     def _on_event(self, event: EngineEvent) -> None:
         if isinstance(event, m.TextGenerated):
@@ -128,7 +128,7 @@ def measure(options: argparse.Namespace) -> None:
     application = make_application()
     app = App(application, open_window(application))
     ready = QEventLoop()
-    app.models.model_ready.connect(ready.quit)
+    app.bridge.changed.connect(lambda change: ready.quit() if isinstance(change.event, m.Loaded) else None)
     app.start(Path(model))
     ready.exec()
     streamer = Streamer(app)

@@ -91,7 +91,7 @@ class Person:
     @property
     def can_send(self) -> bool:
         """Whether a message would be answered now."""
-        return self.app.chat._can_send
+        return self.app.chat.can_send and not self.window.composer._closed_reason
 
     def send(self, text: str) -> None:
         """Type and press Enter."""

@@ -67,7 +67,7 @@ def test_a_chat_is_on_record_from_start_to_exit(model: Path) -> None:
     assert chat(model, "--max-tokens", "400", "--initial-ctx", "256", "--n-ctx", "2048") == 0
     session = last_session()
     kinds = [event.kind for event in session.events]
-    assert kinds == ["start", "load", "ready", "grow", "unload", "exit"]
+    assert kinds == ["start", "load", "ready", "grow", "predicted", "unload", "exit"]
     load, ready, grow = session.events[1:4]
     assert load.values["path"] == str(model)
     assert load.values["settings"]["context"]["initial_ctx"] == 256

@@ -49,7 +49,7 @@ def test_every_way_out_is_offered(waiting: Person) -> None:
 
 def test_growing_anyway_goes_on(waiting: Person) -> None:
     QTest.mouseClick(waiting.window.growth_card.buttons["grow"], Qt.MouseButton.LeftButton)
-    waiting.wait_until(lambda: waiting.app.models.context and waiting.app.models.context.n_ctx == 512)
+    waiting.wait_until(lambda: waiting.app.session.state.context and waiting.app.session.state.context.n_ctx == 512)
     waiting.wait_until(lambda: not waiting.app.chat.is_replying)
     assert waiting.messages[-1]
 
@@ -63,8 +63,8 @@ def test_forgetting_the_oldest_goes_on_in_the_same_cells(waiting: Person) -> Non
 def test_converting_the_cache_is_done_and_said(waiting: Person) -> None:
     waiting.window.growth_card.choice_taken.connect(lambda _: waiting.window.settings_panel.margin_chosen.emit(0))
     assert take(waiting, "convert q8_0").completion_tokens == 400
-    assert waiting.app.models.context
-    assert waiting.app.models.context.settings.type_k == "q8_0"
+    assert waiting.app.session.state.context
+    assert waiting.app.session.state.context.settings.type_k == "q8_0"
     waiting.wait_for_notice("converted")
 
 
@@ -75,9 +75,9 @@ def test_at_the_context_length_the_reply_waits_for_a_longer_one(start_app: Start
     person.wait_until(person.window.growth_card.isVisible)
     assert set(person.window.growth_card.buttons) == {"grow", "trim", "stop"}
     assert take(person, "grow").completion_tokens == 400
-    assert person.app.models.context
-    assert person.app.models.context.n_ctx_limit == 512
-    assert person.app.models.settings.context.n_ctx == 512
+    assert person.app.session.state.context
+    assert person.app.session.state.context.n_ctx_limit == 512
+    assert person.app.session.state.settings.context.n_ctx == 512
 
 
 def test_before_sending_the_composer_says_that_growing_does_not_fit(start_app: StartApp, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_before_sending_the_composer_says_that_growing_does_not_fit(start_app: S
     assert "has to grow to" in warning.sentence
     assert set(warning.buttons) == {"type_kv q8_0", "type_kv q4_0"}
     QTest.mouseClick(warning.buttons["type_kv q8_0"], Qt.MouseButton.LeftButton)
-    person.wait_until(lambda: person.app.models.context.settings.type_k == "q8_0" and warning.isVisible())
+    person.wait_until(lambda: person.app.session.state.context.settings.type_k == "q8_0" and warning.isVisible())
     assert set(warning.buttons) == {"type_kv q4_0"}
     person.window.settings_panel.margin_chosen.emit(0)
     person.wait_until(lambda: not warning.isVisible())

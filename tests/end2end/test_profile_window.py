@@ -66,8 +66,8 @@ def test_a_profile_is_measured_drawn_and_exported_and_the_chat_goes_on(
     assert window.memory_plot is not None
 
     person.wait_until_ready()  # the model that was unloaded is back
-    assert person.app.models.file
-    assert person.app.models.file.path == tiny
+    assert person.app.session.state.file
+    assert person.app.session.state.file.path == tiny
     assert person.messages[-1] == before
     assert person.ask("and now?")
 

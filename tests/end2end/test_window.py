@@ -15,6 +15,7 @@ from PySide6.QtTest import QTest
 
 from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.gguf.model_file import read_model_file
+from kvdesk.backend.session.state import Choice
 from kvdesk.backend.session_log import reader
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
 from kvdesk.ui.settings.field_editor import NOTE_ROLE
@@ -52,7 +53,7 @@ def test_starter_answers_on_screen(start_app: StartApp, starter: Path) -> None:
     assert person.field.toPlainText() == ""
     assert person.titles == ["What is the capital of France?"]
     card = person.window.memory_dock.live_chart.cards["RAM"]
-    person.wait_until(lambda: (person.app.memory.held()["RAM"] or 0) > 200 * 2**20)
+    person.wait_until(lambda: (person.app.monitor.held()["RAM"] or 0) > 200 * 2**20)
     assert "under the line" in card.words
 
 
@@ -113,10 +114,12 @@ def test_another_model_is_opened_at_once_also_while_a_reply_runs(start_app: Star
     person.send("tell me all")
     person.wait_for_text()
     person.app.models.open(tiny)
-    person.wait_until(lambda: person.app.models.file and person.app.models.file.path == tiny and person.can_send)
+    person.wait_until(
+        lambda: person.app.session.state.file and person.app.session.state.file.path == tiny and person.can_send
+    )
     assert "stopped" in person.footers[-1].stats_label.full_text
     assert person.messages[1]
-    person.app.models.eject()
+    person.app.session.eject()
     person.wait_until(lambda: not person.can_send)
     person.send("nobody answers")
     assert person.field.toPlainText() == "nobody answers"
@@ -127,9 +130,9 @@ def test_another_model_is_opened_at_once_also_while_a_reply_runs(start_app: Star
 
 def test_an_edit_does_not_keep_a_model_from_being_opened(start_app: StartApp, tiny: Path, slow: Path) -> None:
     person = start_app(tiny)
-    person.app.models._ask_to_load(read_model_file(slow), person.app.models.settings)
+    person.app.session.ask_load(Choice(read_model_file(slow), person.app.session.state.settings))
     person.window.settings_panel.edit_n_ctx(1024)
-    person.wait_until(lambda: person.app.models.file.path == slow and person.can_send)
+    person.wait_until(lambda: person.app.session.state.file.path == slow and person.can_send)
 
 
 def test_models_with_and_without_a_window_can_follow_each_other(
@@ -150,19 +153,19 @@ def test_of_two_models_opened_the_last_stays(start_app: StartApp, tiny: Path, sl
     person.app.models.open(slow)
     person.app.models.open(tiny)
     person.app.models._on_header_read(slow, read_model_file(slow))  # its disk was slow
-    person.wait_until(lambda: person.app.models.context is None or not person.can_send)
+    person.wait_until(lambda: person.app.session.state.context is None or not person.can_send)
     person.wait_until_ready()
-    assert person.app.models.file.path == tiny
+    assert person.app.session.state.file.path == tiny
 
 
 def test_a_load_that_fails_leaves_the_model_usable(start_app: StartApp, tiny: Path, tmp_path: Path) -> None:
     person = start_app(tiny)
     gone = read_model_file(Path(shutil.copy(tiny, tmp_path / "gone.gguf")))
     gone.path.unlink()
-    person.app.models._load(gone, person.app.models.settings)
+    person.app.session.load(Choice(gone, person.app.session.state.settings))
     assert not person.can_send
     person.wait_until(lambda: person.said("gone.gguf"))
-    assert person.app.models.file.path == tiny
+    assert person.app.session.state.file.path == tiny
     assert person.ask("still there?")
 
 
@@ -302,13 +305,11 @@ def test_a_cache_types_price_in_the_list_is_the_price_of_choosing_it(start_app: 
 def test_context_grows_with_a_long_reply(start_app: StartApp, tiny: Path, home: Path) -> None:
     context = ContextSettings(n_ctx=2048, n_threads=1, initial_ctx=256)
     person = start_app(tiny, context=context, sampling=SamplingSettings(temperature=0.0, max_tokens=700))
-    assert person.app.models.context.n_ctx == 256
-    compared: list[object] = []
-    person.app.plans.compared.connect(compared.append)
+    assert person.app.session.state.context.n_ctx == 256
     person.ask("a long story")
-    assert person.app.models.context.n_ctx == 1024
-    assert person.app.models.context.kv.cells_used > 700
-    person.wait_until(lambda: compared)
+    assert person.app.session.state.context.n_ctx == 1024
+    assert person.app.session.state.context.kv.cells_used > 700
+    person.wait_until(lambda: person.app.session.state.comparison)
     assert any(fact.endswith("/ 2k tokens") for fact in person.window.model_bar.face_texts)
     person.app.close()
 

@@ -7,7 +7,9 @@ about last; the helper process is let go when nothing was asked for a while.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,13 +56,15 @@ class Planner:
         calibration_path: Path,
         margin_bytes: int = DEFAULT_MARGIN_BYTES,
         idle_s: float = IDLE_S,
+        niceness: int = 0,
     ) -> None:
-        """``read_domains`` gives the machine's domains now (from the monitor's last sample; it must not block)."""
+        """``niceness`` is that of the thread and of its helper process (Linux). ``read_domains`` gives the machine's domains now (from the monitor's last sample; it must not block)."""
         self._on_event = on_event
         self._read_domains = read_domains
         self._calibration = Calibration(calibration_path)
         self._margin_bytes = margin_bytes
         self._idle_s = idle_s
+        self._niceness = niceness
         self._waiting: dict[str, _Question] = {}
         self._changed = threading.Condition()
         self._last_id = 0
@@ -97,6 +101,15 @@ class Planner:
             return PlanReady(request_id, path, pricer.model, full, is_final=True)
 
         return self._ask(f"plan {purpose}", path, answer)
+
+    def predict(self, path: Path, settings: EngineSettings) -> int:
+        """Price ``settings``, and nothing else: PlanReady, once."""
+
+        def answer(pricer: Pricer, request_id: int, path: Path) -> PlanEvent:
+            plan = pricer.plan(settings, self._read_domains(), with_max=False)
+            return PlanReady(request_id, path, pricer.model, plan, is_final=True)
+
+        return self._ask("predict", path, answer)
 
     def curve(
         self, path: Path, settings: EngineSettings, types: Sequence[tuple[str, str]], points: int = CURVE_POINTS
@@ -185,6 +198,9 @@ class Planner:
             return self._last_id
 
     def _run(self) -> None:
+        if self._niceness:
+            with contextlib.suppress(AttributeError, OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while (question := self._next()) is not None:
             try:
                 event = question.answer(self._pricer_of(question.path), question.request_id, question.path)

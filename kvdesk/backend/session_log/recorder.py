@@ -30,7 +30,8 @@ from kvdesk.backend.system.samples import Sample
 log = logging.getLogger(__name__)
 
 EVENT_KINDS = (
-    "start", "load", "ready", "grow", "settings", "warning", "overflow", "cancel", "crash", "unload", "predicted", "exit",
+    "start", "load", "ready", "grow", "settings", "warning", "note", "overflow", "cancel", "crash", "unload", "predicted",
+    "exit",
 )  # fmt: skip
 """What is recorded beside the samples; docs/MEMORY_LOG.md has each kind's values."""
 

@@ -48,6 +48,10 @@ class Monitor:
         """The last sample; None before the first."""
         return self._latest
 
+    def held(self) -> dict[str, int | None]:
+        """What the engine holds in each domain by the last sample (bytes; None: it cannot be told)."""
+        return {domain.name: domain.engine_bytes for domain in self._latest.domains} if self._latest else {}
+
     def add_callback(self, callback: Callable[[Sample], None]) -> None:
         """``callback`` gets every further sample, in the monitor's thread; it must return at once."""
         self._callbacks = (*self._callbacks, callback)

@@ -32,8 +32,8 @@ class Composer(QWidget):
     stop_requested = Signal()
     draft_changed = Signal(str)
     """The draft, a moment after the last change."""
-    option_chosen = Signal(str)
-    """The key of a choice in the warning."""
+    option_chosen = Signal(PricedChoice)
+    """A choice in the warning."""
     warning_dismissed = Signal()
     model_dropped = Signal(str)
     """A .gguf file was dropped: the user wants that model."""

@@ -23,8 +23,7 @@ LINE_PX = 22
 class WarningStrip(QFrame):
     """Hidden until there is something to say."""
 
-    option_chosen = Signal(str)
-    """The key of the choice."""
+    option_chosen = Signal(PricedChoice)
     dismissed = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
@@ -89,7 +88,7 @@ class WarningStrip(QFrame):
         price = self._price_words(option)
         button = _OptionButton(f"{option.label} ({price})" if price else option.label)
         set_role(button, "danger" if option.is_risky else "")
-        button.clicked.connect(lambda: self.option_chosen.emit(option.key))
+        button.clicked.connect(lambda: self.option_chosen.emit(option))
         return button
 
     def _price_words(self, option: PricedChoice) -> str:

@@ -9,16 +9,22 @@ from typing import Any, TypeVar
 
 from PySide6.QtCore import QObject, Qt, Signal
 
+from kvdesk.backend.planning.headroom_watch import RoomChanged
+from kvdesk.backend.session.state import Change
+from kvdesk.backend.session_log.recording import Row
+from kvdesk.backend.system.samples import Sample
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class Bridge(QObject):
-    """``emit`` of these signals is what engine, planner and monitor get as their callbacks."""
+    """``emit`` of these signals is what session, recording and monitor get as their callbacks."""
 
-    engine_event = Signal(object)
-    plan_event = Signal(object)
-    sample_taken = Signal(object)
+    changed = Signal(Change)
+    sample_taken = Signal(Sample)
+    row_written = Signal(Row)
+    room_changed = Signal(RoomChanged)
     _arrived = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:

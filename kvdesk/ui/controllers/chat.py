@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -24,10 +25,11 @@ from kvdesk.backend.conversations.conversation import (
     to_turns,
 )
 from kvdesk.backend.conversations.store import ConversationStore
-from kvdesk.backend.engine.engine import Engine
-from kvdesk.backend.engine.engine_event import Died, EngineEvent
+from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
+from kvdesk.backend.session.session import Session
+from kvdesk.backend.session.state import Change, SessionState
 from kvdesk.backend.settings import SamplingSettings
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList
@@ -54,7 +56,7 @@ class ChatController(QObject):
 
     def __init__(
         self,
-        engine: Engine,
+        session: Session,
         keeper: ConversationsController,
         transcript: Transcript,
         composer: Composer,
@@ -64,7 +66,7 @@ class ChatController(QObject):
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self._engine = engine
+        self._session = session
         self._keeper = keeper
         self._transcript = transcript
         self._composer = composer
@@ -81,8 +83,6 @@ class ChatController(QObject):
         self._requests = 0
         self._counted_id = 0
         self._history_tokens: int | None = None
-        self._model_name = ""
-        self._can_send = False
         self._save_timer = QTimer(self)
         self._save_timer.setInterval(SAVE_MS)
         self._save_timer.timeout.connect(self._save_partial)
@@ -95,7 +95,7 @@ class ChatController(QObject):
         self._transcript.message_edited.connect(self._on_message_edited)
         self._transcript.version_requested.connect(self._on_version_requested)
         self._composer.message_sent.connect(self.send)
-        self._composer.stop_requested.connect(self._engine.stop)
+        self._composer.stop_requested.connect(self._session.stop)
         self._composer.draft_changed.connect(self._on_draft_changed)
         self._list.conversation_chosen.connect(self.open)
         self._list.new_requested.connect(self.new)
@@ -197,7 +197,7 @@ class ChatController(QObject):
 
     def _leave(self) -> None:
         if self._reply:
-            self._engine.stop()
+            self._session.stop()
             self._end_reply(None, self.tr("stopped: another conversation was opened"))
         self._keep_draft()
         conversation_id = self.conversation.id
@@ -247,8 +247,8 @@ class ChatController(QObject):
         chosen = self.conversation
         self._sampling_panel.show_conversation(chosen.sampling, chosen.system_prompt, chosen.overflow)
 
-    def refresh_new(self) -> None:
-        """What new conversations begin with has changed: one that nothing was done in takes it over."""
+    def _refresh_new(self) -> None:
+        """Another model is there, and with it what new conversations begin with: one that nothing was done in takes it."""
         if not self._is_stored:
             self.conversation = dataclasses.replace(self.conversation, sampling=self._new_conversation().sampling)
             self._show_settings()
@@ -273,17 +273,16 @@ class ChatController(QObject):
         """Whether a reply is being written."""
         return self._reply is not None
 
-    def set_model(self, name: str, *, can_send: bool, reason: str = "") -> None:
-        """Which model answers from now on; without ``can_send`` the composer says ``reason``."""
-        self._model_name, self._can_send = name, can_send
-        self._composer.show_closed(reason)
-        self._count()
+    @property
+    def can_send(self) -> bool:
+        """Whether a message can be answered."""
+        return self._session.state.can_answer
 
     def send(self, text: str) -> None:
         """Say ``text`` and have it answered. It stays in the composer when no model can answer."""
         if not text.strip():
             return
-        if not self._can_send or self._reply:
+        if not self.can_send or self._reply:
             self._composer.set_draft(text)
             return
         if text == self._composer.draft():  # not one of the suggestions, beside what is typed
@@ -300,7 +299,9 @@ class ChatController(QObject):
     def _answer(self) -> None:
         """A new reply under the last message of the branch."""
         parent = self._path[-1].id if self._path else None
-        reply = new_message("assistant", "", parent, time.time(), is_complete=False, model_name=self._model_name)
+        reply = new_message(
+            "assistant", "", parent, time.time(), is_complete=False, model_name=_model_name(self._session.state)
+        )
         turns = to_turns(self.conversation, self._path)
         self._add(reply)
         self._transcript.add_message(self._row(reply))
@@ -315,7 +316,7 @@ class ChatController(QObject):
         self._composer.show_generating(True)
         self._list.show_busy(self.conversation.id)
         self._save_timer.start()
-        self._engine.send(
+        self._session.generate(
             m.Generate(
                 self._request_id,
                 self.conversation.id,
@@ -333,7 +334,7 @@ class ChatController(QObject):
 
     def _on_regenerate_requested(self, message_id: str) -> None:
         message = self._messages.get(message_id)
-        if message and self._can_send and not self._reply:
+        if message and self.can_send and not self._reply:
             self._cut_to(message.parent_id if message.role == "assistant" else message.id)
             self._answer()
 
@@ -342,18 +343,18 @@ class ChatController(QObject):
         if not old:
             return
         if self._reply:
-            self._engine.stop()
+            self._session.stop()
             self._end_reply(None, self.tr("stopped: an earlier message was edited"))
         self._cut_to(old.parent_id)
         message = new_message(old.role, text, old.parent_id, time.time())
         self._add(message)
         self._transcript.add_message(self._row(message))
-        if message.role == "user" and self._can_send:
+        if message.role == "user" and self.can_send:
             self._answer()
 
     def _on_continue_requested(self, message_id: str) -> None:
         message = self._messages.get(message_id)
-        if message and self._can_send and not self._reply and self._path and self._path[-1].id == message_id:
+        if message and self.can_send and not self._reply and self._path and self._path[-1].id == message_id:
             self._start(message, to_turns(self.conversation, self._path), continue_last=True)
 
     def _on_version_requested(self, message_id: str, delta: int) -> None:
@@ -370,8 +371,14 @@ class ChatController(QObject):
 
     # --- what the engine says ------------------------------------------------------------------------------------
 
-    def on_engine_event(self, event: EngineEvent) -> None:
+    def on_change(self, change: Change) -> None:
         """Take what concerns the open conversation."""
+        before, now, event = change.before, change.now, change.event
+        if isinstance(event, m.Loaded):
+            self._refresh_new()
+        if now.can_answer != before.can_answer or now.is_loading != before.is_loading or now.model is not before.model:
+            self._composer.show_closed(self._why_closed(now))
+            self._count()
         match event:
             case m.TokensCounted():
                 self._on_tokens_counted(event)
@@ -383,6 +390,13 @@ class ChatController(QObject):
                     self._on_reply_event(event)
             case _:
                 pass
+
+    def _why_closed(self, state: SessionState) -> str:
+        if state.can_answer:
+            return ""
+        if state.is_loading:
+            return self.tr("The model is being loaded.")
+        return self.tr("The engine died; reload to go on.") if state.failure else self.tr("No model is loaded.")
 
     def _on_reply_event(self, event: Any) -> None:
         assert self._reply
@@ -439,14 +453,14 @@ class ChatController(QObject):
     def _count(self) -> None:
         """Ask how many tokens the conversation makes, without and with the draft; answered while replies go on."""
         self._history_tokens = None
-        if not self._can_send:
+        if not self.can_send:
             self._composer.show_draft_tokens(None)
             return
         self._counted_id += 1
         turns = to_turns(self.conversation, self._path)
         draft = self._composer.draft()
-        self._engine.send(m.CountTokens(-2 * self._counted_id, turns))
-        self._engine.send(
+        self._session.engine.send(m.CountTokens(-2 * self._counted_id, turns))
+        self._session.engine.send(
             m.CountTokens(-2 * self._counted_id - 1, (*turns, ChatTurn("user", draft)) if draft else turns)
         )
 
@@ -457,3 +471,8 @@ class ChatController(QObject):
             draft = max(0, event.n_tokens - self._history_tokens)
             self._composer.show_draft_tokens(draft)
             self.tokens_counted.emit(self._history_tokens if self._path else 0, draft)
+
+
+def _model_name(state: SessionState) -> str:
+    """What a reply says it was written by."""
+    return (state.model.name or Path(state.model.path).stem) if state.model else ""

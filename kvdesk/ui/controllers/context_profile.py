@@ -16,7 +16,7 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from kvdesk import paths
 from kvdesk.backend.engine.engine import Engine
-from kvdesk.backend.engine.engine_event import BUSY, Died, EngineEvent, EngineState, StateChanged
+from kvdesk.backend.engine.engine_event import Died, EngineEvent, EngineState, StateChanged
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.calibration import Calibration
 from kvdesk.backend.planning.context_profile import (
@@ -30,6 +30,9 @@ from kvdesk.backend.planning.context_profile import (
 )
 from kvdesk.backend.planning.pricer import Pricer
 from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.session.session import Session
+from kvdesk.backend.session.state import Change
+from kvdesk.backend.session_log.recording import Recording, Row
 from kvdesk.backend.system.machine import Machine
 from kvdesk.backend.system.monitor import Monitor
 from kvdesk.errors import KvdeskError
@@ -49,21 +52,21 @@ class ContextProfileController(QObject):
     """Opens the window when it is asked for; one run at a time."""
 
     noticed = Signal(str, str)
-    happened = Signal(str, str, object)
-    """As ModelController's."""
 
     def __init__(
         self,
-        engine: Engine,
+        session: Session,
         models: ModelController,
+        recording: Recording,
         monitor: Monitor,
         bridge: Bridge,
         owner: QWidget,
         theme: Theme,
     ) -> None:
-        """``engine`` is the chat's: it is watched, and only ``models`` loads and unloads there."""
+        """``session`` is the chat's: its model makes way for the profile and is opened again by ``models``."""
         super().__init__(owner)
-        self._engine = engine
+        self._session = session
+        self._recording = recording
         self._models = models
         self._monitor = monitor
         self._bridge = bridge
@@ -108,14 +111,15 @@ class ContextProfileController(QObject):
         if self._why_not() or self._run or not self._window:
             self._show_model()
             return
-        assert self._models.file
+        state = self._session.state
+        assert state.file
         request = ProfileRequest(
-            self._models.file.path, self._models.settings, tuple((kind, kind) for kind in cache_types), max_n_ctx
+            state.file.path, state.settings, tuple((kind, kind) for kind in cache_types), max_n_ctx
         )
         self._run = _Run(
-            self._models.file,
+            state.file,
             request,
-            self._engine.margin_bytes,
+            state.margin_bytes,
             self._monitor,
             self._bridge.here(self._on_event),
             self._bridge.here(self._on_finished),
@@ -128,10 +132,9 @@ class ContextProfileController(QObject):
         self.noticed.emit(
             self.tr("The context profile has unloaded the model; it is loaded again when the profile is over."), "note"
         )
-        self.happened.emit(
-            "note", self.tr("Context profile begins"), {"cache_types": list(cache_types), "max_n_ctx": max_n_ctx}
-        )
-        self._models.eject()
+        values = {"cache_types": list(cache_types), "max_n_ctx": max_n_ctx}
+        self._recording.note(Row("note", "Context profile begins", values))
+        self._session.eject()
 
     def cancel(self) -> None:
         """End the run soon; what was measured stays."""
@@ -145,14 +148,14 @@ class ContextProfileController(QObject):
             self._run.cancel()
             self._run.join()
 
-    def on_engine_event(self, event: EngineEvent) -> None:
+    def on_change(self, change: Change) -> None:
         """Follow the chat's engine: measure once it is empty, make way when a model is opened meanwhile."""
-        match event:
+        match change.event:
             case m.Unloaded() | Died() if self._is_unloading:
                 self._is_unloading = False
                 assert self._run
                 self._run.begin()
-            case StateChanged() if self._run and not self._is_unloading and event.now is EngineState.LOADING:
+            case StateChanged(now=EngineState.LOADING) if self._run and not self._is_unloading:
                 self._may_reload = False
                 self._run.cancel()
             case StateChanged() | m.Loaded() | m.Unloaded() if not self._run:
@@ -164,17 +167,17 @@ class ContextProfileController(QObject):
 
     def _show_model(self) -> None:
         if self._window and not self._run:
-            file = self._models.file
+            file = self._session.state.file
             self._window.show_model(file.name if file else "", file.n_ctx_train if file else None, self._why_not())
 
     def _why_not(self) -> str:
         """Why nothing can be measured now; "" when it can."""
-        state = self._engine.state
-        if state in BUSY or state is EngineState.STARTING:
+        state = self._session.state
+        if state.is_busy or state.engine is EngineState.STARTING:
             return self.tr("The chat's engine is busy. Wait until it is done, or stop it; then start.")
-        if state is not EngineState.READY or not self._models.file:
+        if state.engine is not EngineState.READY or not state.file:
             return self.tr("No model is loaded. Open one, then start.")
-        if self._models.settings.model.rpc_servers:
+        if state.settings.model.rpc_servers:
             return self.tr("This model is spread over the network; measure it with “kvdesk profile” in a terminal.")
         return ""
 
@@ -203,11 +206,11 @@ class ContextProfileController(QObject):
         run, self._run = self._run, None
         assert run
         assert self._window
-        self._monitor.set_engine(self._engine.pid)
+        self._monitor.set_engine(self._session.state.pid)
         self._window.show_running(False)
         words = self._summary(run) if error is None else str(error)
         self._window.show_words(words, "red" if error else "amber" if self._stops else "muted")
-        self.happened.emit("note", self.tr("Context profile ends"), {"points": len(self._points)})
+        self._recording.note(Row("note", "Context profile ends", {"points": len(self._points)}))
         if self._may_reload:
             self._models.open(run.path)
         self._show_model()

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 from PySide6.QtCore import QObject
 
-from kvdesk.backend.planning.plan import Curve
-from kvdesk.backend.planning.plan_event import CurveReady, PlanEvent
 from kvdesk.backend.protocol.facts import ContextFacts
-from kvdesk.backend.settings import BITS_PER_VALUE, pad256
+from kvdesk.backend.session.session import Session
+from kvdesk.backend.session.state import Change
+from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings, pad256
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.controllers.chat import ChatController
 from kvdesk.ui.controllers.model import ModelController
-from kvdesk.ui.panels.options_card import PricedChoice
+from kvdesk.ui.panels.options_card import ForgetOldest, PricedChoice
 from kvdesk.ui.settings.curve_prices import Cells, priced_choice
 from kvdesk.ui.widgets.numbers import format_bytes, format_tokens
 
@@ -32,24 +32,32 @@ class OverflowWarningController(QObject):
     """Watches the counts that the chat controller tells."""
 
     def __init__(
-        self, composer: Composer, chat: ChatController, models: ModelController, parent: QObject | None = None
+        self,
+        session: Session,
+        composer: Composer,
+        chat: ChatController,
+        models: ModelController,
+        parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
+        self._session = session
         self._composer = composer
         self._chat = chat
         self._models = models
-        self._curves: tuple[Curve, ...] = ()
         self._dismissed_at = 0
         self._total = 0
         chat.tokens_counted.connect(self._on_tokens_counted)
-        models.context_changed.connect(lambda _: self._refresh())
         composer.option_chosen.connect(self._on_option_chosen)
         composer.warning_dismissed.connect(self._on_dismissed)
 
-    def on_plan_event(self, event: PlanEvent) -> None:
-        """Keep the newest curves: prices of other context lengths."""
-        if isinstance(event, CurveReady):
-            self._curves = event.curves
+    def on_change(self, change: Change) -> None:
+        """Look again when there is another context, or another price for it."""
+        before, now = change.before, change.now
+        is_other = (before.context and before.context.n_ctx_limit, before.context and before.context.n_ctx) != (
+            now.context and now.context.n_ctx_limit,
+            now.context and now.context.n_ctx,
+        )
+        if is_other or now.in_force is not before.in_force or now.curves is not before.curves:
             self._refresh()
 
     def _on_tokens_counted(self, history: int, draft: int) -> None:
@@ -57,7 +65,7 @@ class OverflowWarningController(QObject):
         self._refresh()
 
     def _refresh(self) -> None:
-        context = self._models.context
+        context = self._session.state.context
         conversation = self._chat.conversation
         reserve = min(conversation.sampling.max_tokens or REPLY_RESERVE, REPLY_RESERVE)
         if not context or not self._total:
@@ -104,33 +112,42 @@ class OverflowWarningController(QObject):
         """``cells`` of these types, against what there is now."""
         label = self.tr("K and V cache as {0}").format(type_k)
         now = Cells(context.n_ctx, *_types(context))
-        return priced_choice(self._curves, f"type_kv {type_k}", label, now, Cells(cells, type_k, type_v))
+        wanted = replace(self._wished(), type_k=type_k, type_v=type_v)
+        return priced_choice(
+            self._session.state.curves, f"type_kv {type_k}", label, now, Cells(cells, type_k, type_v), wanted
+        )
 
     def _may_be(self, context: ContextFacts, kind: str) -> bool:
         present = max(BITS_PER_VALUE[one] for one in _types(context))
         return context.settings.flash_attn != "off" and BITS_PER_VALUE[kind] < present
 
     def _choices(self, context: ContextFacts, reserve: int) -> Sequence[PricedChoice]:
-        longest = self._models.file.n_ctx_train if self._models.file else 0
+        file = self._session.state.file
+        longest = file.n_ctx_train if file else 0
         wanted = pad256(self._total + reserve)
         lengths = sorted({min(longest, max(wanted, 2 * context.n_ctx_limit)), longest})
         choices = [self._longer(context, n) for n in lengths if n > context.n_ctx_limit and n >= wanted]
         forget = self.tr("Forget the oldest turns, keep the system prompt")
-        return (*choices[:2], PricedChoice(FORGET, forget, None, 0))
+        return (*choices[:2], PricedChoice(FORGET, forget, None, 0, answer=ForgetOldest()))
 
     def _longer(self, context: ContextFacts, n_ctx: int) -> PricedChoice:
         label = self.tr("Context Length {0}").format(format_tokens(n_ctx))
         now, then = (Cells(n, *_types(context)) for n in (context.n_ctx_limit, n_ctx))
-        return priced_choice(self._curves, f"n_ctx {n_ctx}", label, now, then)
+        wanted = replace(self._wished(), n_ctx=n_ctx)
+        return priced_choice(self._session.state.curves, f"n_ctx {n_ctx}", label, now, then, wanted)
 
-    def _on_option_chosen(self, key: str) -> None:
-        if key == FORGET:
-            self._chat.set_overflow("truncate-middle")
-        else:
-            setting, _, value = key.partition(" ")
-            changes = {"n_ctx": int(value)} if setting == "n_ctx" else {"type_k": value, "type_v": value}
-            settings = self._models.settings
-            self._models.apply(replace(settings, context=replace(settings.context, **changes)))
+    def _wished(self) -> ContextSettings:
+        """The context settings in force, to change one of them."""
+        return self._session.state.settings.context
+
+    def _on_option_chosen(self, choice: PricedChoice) -> None:
+        match choice.answer:
+            case ForgetOldest():
+                self._chat.set_overflow("truncate-middle")
+            case ContextSettings() as context:
+                self._models.apply(replace(self._session.state.settings, context=context))
+            case _:
+                pass
         self._refresh()
 
     def _on_dismissed(self) -> None:

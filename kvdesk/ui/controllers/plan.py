@@ -5,16 +5,18 @@ What a setting costs is the planner's; what fits is plan.py's; what is loaded, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
+from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning import plan_event as e
 from kvdesk.backend.planning.plan import MemoryPlan
-from kvdesk.backend.planning.planner import Planner
-from kvdesk.backend.protocol.facts import Buffer
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.session.session import Session
+from kvdesk.backend.session.state import AskEnded, Change, SessionState
 from kvdesk.backend.settings import CACHE_TYPES, FLASH_ATTN, EngineSettings
 from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.settings.settings_panel import SettingsPanel
@@ -31,168 +33,136 @@ CURVE_DELAY_MS = 250
 class PlanController(QObject):
     """One model's prices: of the settings in force, and of those in the panel."""
 
-    load_priced = Signal(object)
-    """MemoryPlan of what was asked about with ``price_load``; None: it cannot be priced, the engine will say why."""
-    unreadable = Signal(str)
-    """What was asked about with ``price_load`` is no model; why."""
-    planned = Signal(object)
-    """MemoryPlan of the settings in force, at the full context length."""
-    compared = Signal(object)
-    """Comparison after the first reply of a load."""
-    smaller_priced = Signal(int, object, object)
-    """The answer to ``price_smaller``: a shorter context length, its total in bytes, whether it fits."""
+    smaller_priced = Signal(MemoryPlan)
+    """After a death: what a reload with half the context would take."""
 
     def __init__(
         self,
-        planner: Planner,
+        session: Session,
         settings_panel: SettingsPanel,
         memory_dock: MemoryDock,
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self._planner = planner
+        self._session = session
         self._panel = settings_panel
         self._dock = memory_dock
-        self._file: ModelFile | None = None
-        self._settings = EngineSettings()
-        self._waiting: ModelFile | None = None
-        self._plan: MemoryPlan | None = None
-        self._planned_file: ModelFile | None = None
-        self._full_plan: MemoryPlan | None = None
-        self._load_id = self._edit_id = self._smaller_id = self._choices_id = 0
-        self._is_comparison_due = False
+        self._shown: MemoryPlan | None = None
+        """The price on screen, of what is edited."""
+        self._edit_id = self._smaller_id = self._choices_id = 0
         self._curve_timer = QTimer(self, singleShot=True, interval=CURVE_DELAY_MS)
         self._curve_timer.timeout.connect(self._ask_curve)
         self._panel.settings_edited.connect(self._price)
 
-    # --- what it is told -------------------------------------------------------------------------------------------
-
-    def follow(self, file: ModelFile | None, settings: EngineSettings) -> None:
-        """``file`` is loaded, or being loaded, with ``settings``; what is known of their price is shown as in force."""
-        if (file and file.path) != (self._file and self._file.path):
-            self._full_plan = None
-        self._file, self._settings = file, settings
-        if self._plan and self._planned_file and self._is_in_force(self._plan, self._planned_file):
-            self._show(self._plan, self._planned_file)
-
-    def price_load(self, file: ModelFile, settings: EngineSettings) -> None:
-        """Ask what loading would cost: ``load_priced`` or ``unreadable``. Until ``end_waiting`` edits are priced for it."""
-        self._waiting = file
-        self._load_id = self._planner.plan(file.path, settings, "load")
-
-    def end_waiting(self) -> None:
-        """What waited is loaded now, or given up."""
-        self._waiting = None
-        self._load_id = 0
-
-    def price_in_force(self) -> None:
-        """Ask again about the settings in force."""
-        if self._file:
-            self._edit_id = self._planner.plan(self._file.path, self._settings)
-            self._curve_timer.start()
-
-    def price_edited(self) -> None:
-        """Ask again about what the panel shows (what it is held against has changed)."""
-        self._price(self._panel.edited)
-
-    def price_tables(self) -> None:
-        """Ask what the "Why" tab has beside the plan: KV sizes by length and type, how many conversations fit."""
-        if self._file:
-            self._planner.kv_table(self._file.path, self._settings)
-            self._planner.capacity(self._file.path, self._settings, CAPACITY_SEQUENCES, CAPACITY_LENGTHS)
-
-    def price_smaller(self) -> None:
-        """Ask what a reload with half the context would take: the way out that the crash card offers."""
-        n_ctx = self._settings.context.n_ctx or (self._file.n_ctx_train if self._file else 0)
-        if self._file and n_ctx >= 2 * SHORTEST_OFFERED:
-            context = replace(self._settings.context, n_ctx=n_ctx // 2)
-            smaller = replace(self._settings, context=context)
-            self._smaller_id = self._planner.plan(self._file.path, smaller, "smaller")
-
-    def expect_comparison(self) -> None:
-        """A context was made: its first reply will tell what was predicted well."""
-        self._is_comparison_due = True
-
-    def compare(self, n_ctx: int, buffers: Sequence[Buffer], held: dict[str, int | None]) -> None:
-        """After a reply: hold what the engine really has, ``n_ctx`` cells, against the plan, and learn from it."""
-        if self._file:
-            real = replace(self._settings, context=replace(self._settings.context, n_ctx=n_ctx))
-            self._planner.compare(self._file.path, real, buffers, held)
-
-    def let_go(self) -> None:
-        """End the planner's helper soon: it must not hold a network worker that the engine wants."""
-        self._planner.let_go()
-
     @property
     def longest(self) -> int | None:
         """The longest context under the line with the settings priced last; None when none is, or none is known yet."""
-        return self._plan.max_n_ctx if self._plan else None
+        return self._shown.max_n_ctx if self._shown else None
 
     # --- asking ----------------------------------------------------------------------------------------------------
 
     @property
     def _target(self) -> ModelFile | None:
         """The model that edits are for."""
-        return self._waiting or self._file
+        state = self._session.state
+        return state.asked.choice.file if state.asked else state.file
+
+    def price_edited(self) -> None:
+        """Ask again about what the panel shows (what it is held against has changed)."""
+        self._price(self._panel.edited)
 
     def _price(self, settings: EngineSettings) -> None:
-        if self._target:
-            self._edit_id = self._planner.plan(self._target.path, settings)
+        target = self._target
+        if target:
+            self._edit_id = self._session.planner.plan(target.path, settings)
             self._curve_timer.start()
 
+    def _price_in_force(self, state: SessionState) -> None:
+        if state.file:
+            self._edit_id = self._session.planner.plan(state.file.path, state.settings)
+            self._curve_timer.start()
+
+    def _price_tables(self, state: SessionState) -> None:
+        """What the "Why" tab has beside the plan: KV sizes by length and type, how many conversations fit."""
+        if state.file:
+            planner = self._session.planner
+            planner.kv_table(state.file.path, state.settings)
+            planner.capacity(state.file.path, state.settings, CAPACITY_SEQUENCES, CAPACITY_LENGTHS)
+
+    def _price_smaller(self, state: SessionState) -> None:
+        """A reload with half the context: the way out that the crash card offers."""
+        file, context = state.file, state.settings.context
+        n_ctx = context.n_ctx or (file.n_ctx_train if file else 0)
+        if file and n_ctx >= 2 * SHORTEST_OFFERED:
+            smaller = replace(state.settings, context=replace(context, n_ctx=n_ctx // 2))
+            self._smaller_id = self._session.planner.plan(file.path, smaller, "smaller")
+
     def _ask_curve(self) -> None:
-        if self._target:
+        target = self._target
+        if target:
             edited = self._panel.edited
             pair = (edited.context.type_k, edited.context.type_v)
             types = CURVE_TYPES if pair in CURVE_TYPES else (*CURVE_TYPES, pair)
-            self._planner.curve(self._target.path, edited, types)
-            self._choices_id = self._planner.choices(self._target.path, edited, PRICED_CHOICES)
+            self._session.planner.curve(target.path, edited, types)
+            self._choices_id = self._session.planner.choices(target.path, edited, PRICED_CHOICES)
 
-    # --- the planner's answers -------------------------------------------------------------------------------------
+    # --- the session ------------------------------------------------------------------------------------------------
 
-    def on_plan_event(self, event: e.PlanEvent) -> None:
-        """Show a price, or pass on what waited for it."""
-        match event:
+    def on_change(self, change: Change) -> None:
+        """Have priced what came into force, and show the planner's answers."""
+        before, now = change.before, change.now
+        if now.predicted and now.predicted is not before.predicted and now.file:
+            self._show(now, now.predicted, now.file)
+        match change.event:
+            case m.Loaded():
+                self._price_in_force(now)
+                self._price_tables(now)
+            case m.ContextMade():
+                self._price_in_force(now)
+            case m.Failed() | AskEnded() if now.target != before.target or now.asked is not before.asked:
+                self._price_in_force(now)
+            case Died():
+                self._price_smaller(now)
             case e.PlanReady():
-                self._on_plan_ready(event)
-            case e.ChoicesReady() if event.request_id == self._choices_id:
+                self._on_plan_ready(change, change.event)
+            case _:
+                self._on_other_price(change)
+
+    def _on_plan_ready(self, change: Change, event: e.PlanReady) -> None:
+        asked = change.before.asked
+        if event.request_id == self._smaller_id:
+            if event.is_final:
+                self.smaller_priced.emit(event.plan)
+        elif asked and event.request_id == asked.request_id:
+            self._show(change.now, event.plan, event.model)
+            if event.is_final:
+                self._curve_timer.start()
+        elif event.request_id == self._edit_id and event.plan is not change.now.predicted:
+            self._show(change.now, event.plan, event.model)
+
+    def _on_other_price(self, change: Change) -> None:
+        now = change.now
+        match change.event:
+            case e.ChoicesReady() as event if event.request_id == self._choices_id:
                 self._show_choice_prices(event.delta_bytes)
-            case e.CurveReady():
+            case e.CurveReady() as event:
                 edited = self._panel.edited.context
                 self._dock.show_curves(event.curves, edited.type_k, edited.type_v)
-            case e.KvTableReady():
+            case e.KvTableReady() as event:
                 sizes = {(n, kind): size for n, row in event.table.items() for kind, size in row.items()}
-                self._dock.explain_view.show_kv_sizes(sizes, self._file.n_ctx_train if self._file else None)
-            case e.CapacityReady():
+                self._dock.explain_view.show_kv_sizes(sizes, now.file.n_ctx_train if now.file else None)
+            case e.CapacityReady() as event:
                 self._dock.explain_view.show_capacity(event.cells)
-            case e.Compared():
-                self._on_compared(event)
-            case e.PlanFailed():
+            case e.Compared() if now.predicted and now.file and now.comparison:
+                history = self._session.planner.history
+                self._dock.show_comparison(now.predicted, now.file, now.comparison, history)
+            case e.PlanFailed() as event:
                 self._on_plan_failed(event)
             case _:
                 pass
 
-    def _on_plan_ready(self, event: e.PlanReady) -> None:
-        if event.request_id == self._smaller_id:
-            if event.is_final:
-                self.smaller_priced.emit(event.plan.n_ctx, event.plan.total_bytes, event.plan.fits)
-        elif event.request_id == self._load_id:
-            self._show(event.plan, event.model)
-            if event.is_final:
-                self._load_id = 0
-                self._curve_timer.start()
-                self.load_priced.emit(event.plan)
-        elif event.request_id == self._edit_id:
-            self._show(event.plan, event.model)
-
     def _on_plan_failed(self, event: e.PlanFailed) -> None:
-        if event.request_id == self._load_id:
-            self._load_id = 0
-            if event.kind == "ModelFileError":
-                self.unreadable.emit(event.sentence)
-            else:
-                self.load_priced.emit(None)
-        elif event.request_id == self._edit_id:
+        if event.request_id == self._edit_id:
             self._panel.show_price(None, None, event.sentence, None, "")
         elif event.request_id == self._choices_id:
             self._show_choice_prices({field: dict.fromkeys(choices) for field, choices in PRICED_CHOICES.items()})
@@ -201,22 +171,10 @@ class PlanController(QObject):
         for field, prices in delta_bytes.items():
             self._panel.show_choice_prices(field, prices)
 
-    def _on_compared(self, event: e.Compared) -> None:
-        if self._full_plan and self._file and self._file.path == event.path:
-            self._dock.show_comparison(self._full_plan, self._file, event.comparison, self._planner.history)
-        if self._is_comparison_due:
-            self._is_comparison_due = False
-            self.compared.emit(event.comparison)
-
-    def _is_in_force(self, plan: MemoryPlan, model: ModelFile) -> bool:
-        return self._file is not None and model.path == self._file.path and plan.settings == self._settings
-
-    def _show(self, plan: MemoryPlan, model: ModelFile) -> None:
-        self._plan, self._planned_file = plan, model
-        is_applied = self._is_in_force(plan, model)
-        if is_applied:
-            self._full_plan = plan
-        now = self._full_plan.total_bytes if self._full_plan and not is_applied else None
+    def _show(self, state: SessionState, plan: MemoryPlan, model: ModelFile) -> None:
+        self._shown = plan
+        is_applied = plan is state.predicted
+        now = state.predicted.total_bytes if state.predicted and not is_applied else None
         self._panel.show_price(
             plan.total_bytes,
             plan.total_bytes - now if now is not None else None,
@@ -225,5 +183,3 @@ class PlanController(QObject):
             plan.verdict.alarm,
         )
         self._dock.show_plan(plan, model, is_applied)
-        if is_applied:
-            self.planned.emit(plan)

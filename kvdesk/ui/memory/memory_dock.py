@@ -76,8 +76,6 @@ class MemoryDock(QWidget):
     def add_sample(self, sample: Sample) -> None:
         """One sample of the monitor."""
         self._chart.add_sample(sample)
-        if sample.kv is not None and sample.kv != self._kv:
-            self.show_kv(sample.kv)
 
     def add_event(self, event: ChartEvent) -> None:
         """A mark on the time axis."""

@@ -9,14 +9,26 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.planning.plan import Option
+from kvdesk.backend.protocol.messages import GrowAnswer
+from kvdesk.backend.settings import ContextSettings, EngineSettings
 from kvdesk.ui.widgets.empty_layout import empty_layout
 from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_delta
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 
 @dataclass(frozen=True)
+class ForgetOldest:
+    """Stay within the context: the oldest turns are no longer shown to the model."""
+
+
+Answer = EngineSettings | ContextSettings | GrowAnswer | ForgetOldest
+"""What a choice asks for: load with these settings, put these in force, tell the engine so, or forget."""
+
+
+@dataclass(frozen=True)
 class PricedChoice:
-    """One way out. ``key`` comes back when it is taken; None for bytes is "not known", ``note`` says what it does besides.
+    """One way out. ``key`` names it among the others, ``answer`` is what it asks for; None for bytes is "not known",
+    ``note`` says what it does besides.
 
     ``fits`` is told in words beside the price. ``is_risky`` is drawn as such ("Load anyway").
     """
@@ -28,13 +40,16 @@ class PricedChoice:
     fits: bool | None = None
     note: str = ""
     is_risky: bool = False
+    answer: Answer | None = None
 
 
 def choices_of(options: Sequence[Option]) -> tuple[PricedChoice, ...]:
     """The plan's options as choices, keyed by their place ("0", "1", ...), those that fit first."""
     numbered = sorted(enumerate(options), key=lambda pair: pair[1].fits is not True)
     return tuple(
-        PricedChoice(str(i), option.label, option.total_bytes, option.difference_bytes, option.fits)
+        PricedChoice(
+            str(i), option.label, option.total_bytes, option.difference_bytes, option.fits, answer=option.settings
+        )
         for i, option in numbered
     )
 
@@ -42,17 +57,16 @@ def choices_of(options: Sequence[Option]) -> tuple[PricedChoice, ...]:
 class OptionsCard(QFrame):
     """Shown while a decision is wanted; after one is taken it says so and offers to undo it."""
 
-    choice_taken = Signal(str)
-    """The key of the choice."""
-    undo_requested = Signal(str)
-    """Take the choice of that key back."""
+    choice_taken = Signal(PricedChoice)
+    undo_requested = Signal()
+    """Take the choice back."""
     dismissed = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
         self._choices: tuple[PricedChoice, ...] = ()
-        self._taken = ""
+        self._taken: PricedChoice | None = None
         self._buttons: dict[str, QPushButton] = {}
         set_role(self, "card")
         self.setAccessibleName(self.tr("Ways to make it fit"))
@@ -92,7 +106,7 @@ class OptionsCard(QFrame):
         self, title: str, sentence: str, choices: Sequence[PricedChoice], can_dismiss: bool = True
     ) -> None:
         """Ask. With ``can_dismiss`` false an answer is waited for (a paused reply)."""
-        self._choices, self._taken = tuple(choices), ""
+        self._choices, self._taken = tuple(choices), None
         self._title.setText(title)
         self._sentence.setText(sentence)
         self._sentence.setVisible(bool(sentence))
@@ -101,11 +115,10 @@ class OptionsCard(QFrame):
         self._refresh()
         self.show()
 
-    def show_taken(self, key: str, words: str = "") -> None:
-        """Choice ``key`` is in force; ``words`` say what came of it (empty: its label)."""
-        self._taken = key
-        label = next((choice.label for choice in self._choices if choice.key == key), key)
-        self._done.setText(words or self.tr("Done: {0}").format(label))
+    def show_taken(self, choice: PricedChoice, words: str = "") -> None:
+        """``choice`` is in force; ``words`` say what came of it (empty: its label)."""
+        self._taken = choice
+        self._done.setText(words or self.tr("Done: {0}").format(choice.label))
         self._refresh()
 
     def set_theme(self, theme: Theme) -> None:
@@ -135,7 +148,7 @@ class OptionsCard(QFrame):
             set_role(button, "danger" if choice.is_risky else "primary" if row == 0 and choice.fits else "")
             button.setAccessibleDescription(f"{price.text()} {choice.note}")
             button.setToolTip(choice.note)
-            button.clicked.connect(lambda _=False, key=choice.key: self._on_choice_clicked(key))
+            button.clicked.connect(lambda _=False, choice=choice: self._on_choice_clicked(choice))
             self._buttons[choice.key] = button
             self._grid.addWidget(button, 2 * row, 0)
             self._grid.addWidget(price, 2 * row, 1)
@@ -158,7 +171,7 @@ class OptionsCard(QFrame):
         return ", ".join(part for part in (" ".join(parts), words) if part)
 
     def _refresh(self) -> None:
-        is_done = bool(self._taken)
+        is_done = self._taken is not None
         self._rows.setVisible(not is_done)
         self._sentence.setVisible(not is_done and bool(self._sentence.text()))
         self._done.setVisible(is_done)
@@ -166,15 +179,15 @@ class OptionsCard(QFrame):
         if is_done:
             self._close.show()
 
-    def _on_choice_clicked(self, key: str) -> None:
+    def _on_choice_clicked(self, choice: PricedChoice) -> None:
         for button in self._buttons.values():
             button.setEnabled(False)  # until show_taken or new choices: one answer only
-        self.choice_taken.emit(key)
+        self.choice_taken.emit(choice)
 
     def _on_undo_clicked(self) -> None:
-        key, self._taken = self._taken, ""
+        self._taken = None
         self.hide()
-        self.undo_requested.emit(key)
+        self.undo_requested.emit()
 
     def _on_close_clicked(self) -> None:
         self.hide()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvdesk.backend.planning.plan import Curve
-from kvdesk.ui.panels.options_card import PricedChoice
+from kvdesk.ui.panels.options_card import Answer, PricedChoice
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,14 @@ class Cells:
 
 
 def priced_choice(
-    curves: Sequence[Curve], key: str, label: str, now: Cells, then: Cells, *, is_risky: bool = False
+    curves: Sequence[Curve],
+    key: str,
+    label: str,
+    now: Cells,
+    then: Cells,
+    answer: Answer,
+    *,
+    is_risky: bool = False,
 ) -> PricedChoice:
     """The way out that leads from ``now`` to ``then``: its total, the difference, whether it fits; None where no curve
     tells."""
@@ -34,4 +41,5 @@ def priced_choice(
         after.total_bytes - before.total_bytes if after and before else None,
         after.device_bytes <= line if after and line is not None else None,
         is_risky=is_risky,
+        answer=answer,
     )

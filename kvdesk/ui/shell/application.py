@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Qt, QUrl
@@ -18,15 +19,17 @@ from kvdesk.backend.conversations.snapshots import SnapshotStore
 from kvdesk.backend.conversations.store import FILE_NAME, ConversationStore, ModelMemory
 from kvdesk.backend.conversations.store_thread import StoreThread
 from kvdesk.backend.engine.engine import Engine
-from kvdesk.backend.engine.engine_event import EngineEvent, FellBack, StateChanged
+from kvdesk.backend.engine.engine_event import FellBack
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.library import models
-from kvdesk.backend.planning.calibration import Comparison
 from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.protocol import messages as m
-from kvdesk.backend.protocol.facts import ContextFacts, ModelFacts, TurnStats
+from kvdesk.backend.protocol.facts import TurnStats
+from kvdesk.backend.session.session import Session
+from kvdesk.backend.session.state import Change
 from kvdesk.backend.session_log.reader import SessionSummary
 from kvdesk.backend.session_log.recorder import Recorder
+from kvdesk.backend.session_log.recording import Recording
 from kvdesk.backend.settings import EngineSettings, SamplingSettings
 from kvdesk.backend.system import cpu_fallback
 from kvdesk.backend.system.machine import Machine
@@ -63,7 +66,6 @@ class App(QObject):
         self._collector = Collector(self)
         self._rpc_servers = rpc_servers or self.preferences.rpc_servers
         self._remembered: dict[str, ModelMemory] = {}
-        self._model_path = ""
         self.bridge = Bridge(self)
         self._build_backend()
         self._build_controllers()
@@ -78,21 +80,28 @@ class App(QObject):
         budget = chosen.snapshot_budget_bytes
         self.snapshots = SnapshotStore(paths.snapshots_dir(), budget)
         place = m.SnapshotPlace(str(paths.snapshots_dir()), budget) if budget else None
-        self.engine = Engine(self.bridge.engine_event.emit, paths.log_dir(), place)
-        self.engine.margin_bytes = chosen.margin_bytes
         self.monitor = Monitor(Machine().read)
         self.monitor.set_margin(chosen.margin_bytes)
         self.recorder = Recorder(
             paths.sessions_dir(), "window", __version__, {"python": sys.version.split()[0]}, chosen.log_budget_bytes
         )
-        self.monitor.add_callback(self.recorder.sample)
+        self.recording = Recording(
+            self.recorder, self.monitor, self.bridge.row_written.emit, self.bridge.room_changed.emit
+        )
+        self.monitor.add_callback(self.recording.on_sample)
         self.monitor.add_callback(self.bridge.sample_taken.emit)
+        self.session = Session(self.monitor.held, chosen.margin_bytes)
+        self.engine = Engine(self.session.take, paths.log_dir(), place)
+        self.engine.margin_bytes = chosen.margin_bytes
         self.planner = Planner(
-            self.bridge.plan_event.emit,
+            self.session.take,
             lambda: self.monitor.latest.domains if self.monitor.latest else (),
-            paths.data_dir() / "calibration.json",
+            paths.calibration_file(),
             chosen.margin_bytes,
         )
+        self.session.attach(self.engine, self.planner)
+        self.session.add_listener(self.recording.on_change)
+        self.session.add_listener(self.bridge.changed.emit)
 
     def _build_controllers(self) -> None:
         window = self.window
@@ -100,7 +109,7 @@ class App(QObject):
             self.store, self.bridge, window.conversation_list, self.snapshots.size_of, self
         )
         self.chat = ChatController(
-            self.engine,
+            self.session,
             self.keeper,
             window.transcript,
             window.composer,
@@ -109,9 +118,9 @@ class App(QObject):
             self._new_conversation,
             self,
         )
-        self.plans = PlanController(self.planner, window.settings_panel, window.memory_dock, self)
+        self.plans = PlanController(self.session, window.settings_panel, window.memory_dock, self)
         self.models = ModelController(
-            self.engine,
+            self.session,
             self.plans,
             self.bridge,
             window.model_bar,
@@ -122,48 +131,48 @@ class App(QObject):
             self,
         )
         self.memory = MemoryController(
-            self.monitor,
-            self.recorder,
             window.memory_dock,
             window.model_bar,
             window.composer,
             window.crash_card,
             self,
         )
-        self.growth = GrowthController(self.engine, self.planner, self.models, window.growth_card, self)
-        self.limits = OverflowWarningController(window.composer, self.chat, self.models, self)
+        self.growth = GrowthController(self.session, window.growth_card, self)
+        self.limits = OverflowWarningController(self.session, window.composer, self.chat, self.models, self)
         self.logs = SessionLogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
         self.profiles = ContextProfileController(
-            self.engine, self.models, self.monitor, self.bridge, window, self.theme
+            self.session, self.models, self.recording, self.monitor, self.bridge, window, self.theme
         )
+        self.listeners: Sequence[Callable[[Change], None]] = (
+            self.memory.on_change,
+            self.models.on_change,
+            self.plans.on_change,
+            self.growth.on_change,
+            self.chat.on_change,
+            self.limits.on_change,
+            self.profiles.on_change,
+            self._on_change,
+        )
+        """Who follows the session; their order does not matter (a test shuffles it)."""
 
     def _connect(self) -> None:
         window, bridge = self.window, self.bridge
-        bridge.engine_event.connect(self._on_engine_event, Qt.ConnectionType.QueuedConnection)
-        bridge.plan_event.connect(self.plans.on_plan_event, Qt.ConnectionType.QueuedConnection)
-        bridge.plan_event.connect(self.growth.on_plan_event, Qt.ConnectionType.QueuedConnection)
-        bridge.plan_event.connect(self.limits.on_plan_event, Qt.ConnectionType.QueuedConnection)
+        bridge.changed.connect(self._on_changed, Qt.ConnectionType.QueuedConnection)
+        bridge.row_written.connect(self.memory.on_row_written, Qt.ConnectionType.QueuedConnection)
+        bridge.room_changed.connect(self.memory.on_room_changed, Qt.ConnectionType.QueuedConnection)
         bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
         for source in (self.keeper, self.chat, self.models, self.memory, self.logs, self.profiles):
             source.noticed.connect(self._on_noticed)
-        self.models.happened.connect(self.memory.note)
-        self.growth.happened.connect(self.memory.note)
-        self.profiles.happened.connect(self.memory.note)
-        self.plans.planned.connect(self.memory.on_planned)
-        self.plans.compared.connect(self._on_compared)
-        self.models.context_changed.connect(self.memory.on_context_changed)
-        self.models.model_ready.connect(self._on_model_ready)
-        self.models.model_gone.connect(self._on_model_gone)
-        self.models.applied.connect(self._remember)
-        self.models.died.connect(lambda _: window.crash_card.show_smaller(None))
-        self.plans.smaller_priced.connect(window.crash_card.show_smaller)
+        self.plans.smaller_priced.connect(
+            lambda plan: window.crash_card.show_smaller(plan.n_ctx, plan.total_bytes, plan.fits)
+        )
         self.chat.reply_finished.connect(self._on_reply_finished)
         self.chat.sampling_chosen.connect(self._on_sampling_chosen)
         window.sampling_panel.set_defaults(self.preferences.sampling)
         window.settings_panel.margin_chosen.connect(self._on_margin_chosen)
         window.settings_panel.show_margin(self.preferences.margin_bytes)
-        window.crash_card.reload_requested.connect(self.models.reload)
-        window.crash_card.reload_smaller_requested.connect(self.models.reload)
+        window.crash_card.reload_requested.connect(self.session.reload)
+        window.crash_card.reload_smaller_requested.connect(self.session.reload)
         window.crash_card.copy_report_requested.connect(self.logs.copy_report)
         window.crash_card.show_log_requested.connect(self._on_show_log_requested)
         window.crash_card.dismissed.connect(window.crash_card.hide)
@@ -279,49 +288,35 @@ class App(QObject):
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def _on_engine_event(self, event: EngineEvent) -> None:
-        """To each who follows the engine; what goes wrong in one must not keep it from the others."""
-        for listener in (self.memory, self.models, self.growth, self.chat, self.profiles):
+    def _on_changed(self, change: Change) -> None:
+        """To each who follows the session; what goes wrong in one must not keep it from the others."""
+        for listener in self.listeners:
             try:
-                listener.on_engine_event(event)
+                listener(change)
             except Exception as error:  # noqa: BLE001 - as Qt does with a slot's
                 sys.excepthook(type(error), error, error.__traceback__)
-        match event:
+
+    def _on_change(self, change: Change) -> None:
+        """Remember what worked, or what this computer cannot do."""
+        choice = change.now.in_force
+        match change.event:
             case FellBack():
                 cpu_fallback.remember(paths.fallback_file())
-            case StateChanged():
-                self.window.crash_card.set_busy(event.now.value in ("starting", "loading", "warming"))
+            case m.Loaded() | m.ContextMade() if choice.file:
+                self._remember(str(choice.file.path), choice.settings)
             case _:
                 pass
 
-    def _on_model_ready(self, model: ModelFacts, _context: ContextFacts) -> None:
-        self.window.crash_card.hide()
-        self._model_path = model.path
-        self.chat.refresh_new()
-        self.chat.set_model(model.name or Path(model.path).stem, can_send=True)
-
-    def _on_model_gone(self, reason: str) -> None:
-        self.chat.set_model("", can_send=False, reason=reason)
+    @property
+    def _model_path(self) -> str:
+        model = self.session.state.model
+        return model.path if model else ""
 
     def _on_reply_finished(self, stats: TurnStats) -> None:
-        context = self.models.context
+        context = self.session.state.context
         self.window.settings_panel.show_tokens_in_use(
             context.kv.cells_used if context else 0, stats.prompt_tokens_per_second
         )
-        if context:
-            self.plans.compare(context.n_ctx, context.buffers, self.memory.held())
-
-    def _on_compared(self, comparison: Comparison) -> None:
-        components = [
-            {
-                "domain": row.domain,
-                "name": row.component,
-                "predicted_bytes": row.predicted_bytes,
-                "actual_bytes": row.actual_bytes,
-            }
-            for row in comparison.rows
-        ]
-        self.recorder.event("predicted", "Predicted against actual", {"components": components})
 
     def _on_noticed(self, text: str, kind: str) -> None:
         self.window.transcript.add_notice(text, kind)
@@ -336,9 +331,7 @@ class App(QObject):
             self.logs.show(self._unclean)
 
     def _on_margin_chosen(self, margin_bytes: int) -> None:
-        self.monitor.set_margin(margin_bytes)
-        self.planner.set_margin(margin_bytes)
-        self.engine.margin_bytes = margin_bytes
+        self.session.set_margin(margin_bytes)
         self.plans.price_edited()
         self._save_preferences(margin_bytes=margin_bytes)
 

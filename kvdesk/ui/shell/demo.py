@@ -6,8 +6,10 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QTimer
+from PySide6.QtCore import QObject, Qt, QTimer
 
+from kvdesk.backend.protocol.messages import Loaded
+from kvdesk.backend.session.state import Change
 from kvdesk.ui.shell.application import App
 
 PATIENCE_MS = 300_000
@@ -24,7 +26,7 @@ class Demo(QObject):
         self._question = question
         self._screenshot = screenshot
         self._code = 1
-        app.models.model_ready.connect(lambda *_: self._ask())
+        app.bridge.changed.connect(self._on_changed, Qt.ConnectionType.QueuedConnection)
         app.chat.reply_finished.connect(lambda _: QTimer.singleShot(SETTLE_MS, self._finish))
         app.chat.noticed.connect(lambda text, kind: self._fail(text) if kind == "error" else None)
         app.models.noticed.connect(lambda text, kind: self._fail(text) if kind == "error" else None)
@@ -33,6 +35,10 @@ class Demo(QObject):
     def exit_code(self) -> int:
         """0 when an answer was printed."""
         return self._code
+
+    def _on_changed(self, change: Change) -> None:
+        if isinstance(change.event, Loaded):
+            self._ask()
 
     def _ask(self) -> None:
         self._app.window.resize(1440, 900)

@@ -60,9 +60,10 @@ def test_a_price_that_is_only_tried_does_not_change_the_live_words(dock):
     assert dock.findChild(PlanTable).verdict == tried.verdict.sentence
 
 
-def test_samples_move_the_gauge_and_growth_moves_the_limit(dock):
+def test_the_gauge_follows_the_engine_and_never_an_older_sample(dock):
     dock.show_context(pictures.context(cells=2048, used=0))
-    dock.add_sample(pictures.sample(used=2000, cells=2048))
+    dock.show_kv(pictures.context(cells=2048, used=2000).kv)
+    dock.add_sample(pictures.sample(used=1000, cells=2048))
     assert "2,000 tokens" in texts(dock.findChild(KvGauge))
     dock.show_context(pictures.context(cells=4096, used=2048))
     assert "2,048 tokens" in texts(dock.findChild(KvGauge))

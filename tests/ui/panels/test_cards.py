@@ -74,15 +74,16 @@ def test_one_click_takes_an_option_and_one_undoes_it(options, qtbot):
     ask(options)
     taken, undone = [], []
     options.choice_taken.connect(taken.append)
-    options.undo_requested.connect(undone.append)
+    options.undo_requested.connect(lambda: undone.append(True))
     click(qtbot, options, "K and V cache as q8_0")
     click(qtbot, options, "K and V cache as q4_0")  # an answer was given: the others are closed
-    assert taken == ["0"]
-    options.show_taken("0")
+    assert [choice.key for choice in taken] == ["0"]
+    assert taken[0].answer.context.type_k == "q8_0"
+    options.show_taken(taken[0])
     assert "Done: K and V cache as q8_0" in shown(options)
     assert "K and V cache as q4_0" not in shown(options)
     click(qtbot, options, "Undo")
-    assert undone == ["0"]
+    assert undone == [True]
     assert options.isHidden()
 
 
@@ -91,7 +92,7 @@ def test_load_anyway_is_always_there_and_drawn_as_a_risk(options, qtbot):
     assert options.buttons["anyway"].isEnabled()
     assert options.buttons["anyway"].property("role") == "danger"
     assert "Dismiss" not in shown(options)
-    with qtbot.waitSignal(options.choice_taken, check_params_cb=lambda key: key == "anyway"):
+    with qtbot.waitSignal(options.choice_taken, check_params_cb=lambda choice: choice.key == "anyway"):
         qtbot.mouseClick(options.buttons["anyway"], Qt.MouseButton.LeftButton)
 
 
