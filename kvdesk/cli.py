@@ -1,4 +1,4 @@
-"""The command line: ``kvdesk [MODEL]`` opens the window; plan, chat, log and worker work without Qt.
+"""The command line: ``kvdesk [MODEL]`` opens the window; the commands work without Qt.
 
 Imports a package only when asked for it. Exit codes: 0 done, 1 failed (engine, model), 2 usage.
 """
@@ -16,6 +16,10 @@ from kvdesk.errors import KvdeskError, UsageError
 COMMANDS = {
     "plan": ("kvdesk.commands.plan", "what a model needs, before it is loaded"),
     "chat": ("kvdesk.commands.chat", "chat in the terminal"),
+    "models": (
+        "kvdesk.commands.models",
+        "the models on this machine and on the Hugging Face hub, and whether they fit",
+    ),
     "profile": ("kvdesk.commands.profile", "memory and speed against context length, measured here"),
     "log": ("kvdesk.commands.log", "the recorded memory of past sessions"),
     "doctor": ("kvdesk.commands.doctor", "where things are kept, and what this machine cannot do"),

@@ -59,6 +59,11 @@ def log_dir() -> Path:
     return _folder("log")
 
 
+def models_dir() -> Path:
+    """Models that kvdesk downloaded, as owner/repository/file; made when absent."""
+    return _private(data_dir() / "models")
+
+
 def sessions_dir() -> Path:
     """Memory logs of sessions, one file each; made when absent."""
     return _private(data_dir() / "sessions")

@@ -54,6 +54,10 @@ class Preferences(Values):
         default=(),
         metadata={"label": "Network Workers", "help": "Known llama.cpp RPC workers as host:port, parted by commas."},
     )
+    model_folders: tuple[str, ...] = field(
+        default=(),
+        metadata={"label": "Model Folders", "help": "Folders that the model library looks into, parted by commas."},
+    )
     confirm_delete: bool = field(
         default=False, metadata={"label": "Ask before deleting a conversation", "help": "It can be undone either way."}
     )

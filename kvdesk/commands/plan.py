@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvdesk.commands.flags import FLAGS, add_flags, given
+from kvdesk.commands.table import aligned
 from kvdesk.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _device_rows(plan: MemoryPlan) -> list[str]:
         ("OOM line", "oom_line_bytes"),
     ]
     rows = [[label, *(_size(getattr(device, name)) for device in plan.devices)] for label, name in parts]
-    return _aligned([heads, *rows])
+    return aligned([heads, *rows])
 
 
 def _option_rows(options: Sequence[Option]) -> list[str]:
@@ -204,7 +205,7 @@ def _option_rows(options: Sequence[Option]) -> list[str]:
         rows.append(
             [option.label, _size(option.difference_bytes, signed=True), _size(option.total_bytes), fits, longest]
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _curve_rows(curves: Sequence[Curve]) -> list[str]:
@@ -215,19 +216,7 @@ def _curve_rows(curves: Sequence[Curve]) -> list[str]:
     by_length = [{p.n_ctx: p.total_bytes for p in curve.points} for curve in curves]
     rows += [[f"{p.n_ctx:,}", *(_size(sizes.get(p.n_ctx)) for sizes in by_length)] for p in shown]
     rows.append(["fits up to", *(f"{c.crossing_n_ctx:,}" if c.crossing_n_ctx else "-" for c in curves)])
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return aligned(rows)
 
 
 def _size(size_bytes: int | None, *, signed: bool = False) -> str:

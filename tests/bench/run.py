@@ -21,6 +21,7 @@ BENCHMARKS = (
     "plan_accuracy",
     "plan_speed",
     "monitor_cost",
+    "library_speed",
     "transcript_cost",
     "chart_cost",
     "at_random",

@@ -104,6 +104,14 @@ class ModelFile:
         return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
     @property
+    def n_params_active(self) -> int:
+        """Values that one token is computed with: of the experts (tensors named ``..._exps``) only those that are used."""
+        if not self.expert_count or not self.expert_used_count:
+            return self.n_params
+        experts = sum(math.prod(tensor.shape) for tensor in self.tensors if "_exps." in tensor.name)
+        return self.n_params - experts + experts * self.expert_used_count // self.expert_count
+
+    @property
     def is_embedding_only(self) -> bool:
         """It turns text into vectors and cannot continue it."""
         return self.architecture in architectures.EMBEDDING or not self.is_causal

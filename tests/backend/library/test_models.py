@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import types
@@ -13,7 +14,8 @@ import pytest
 
 from kvdesk import paths
 from kvdesk.backend.library import models
-from kvdesk.backend.library.models import ModelList, find_models, starter_model
+from kvdesk.backend.library.models import ModelList, ModelListEntry, starter_model
+from kvdesk.backend.library.places import Place
 from kvdesk.errors import ModelFileError
 from tests.tiny_models import write_tiny
 
@@ -22,6 +24,10 @@ from tests.tiny_models import write_tiny
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KVDESK_HOME", str(tmp_path / "home"))
     return tmp_path
+
+
+def listed(folder: Path, cache_file: Path | None = None) -> list[ModelListEntry]:
+    return list(ModelList(cache_file).entries([Place("folder", folder)]))
 
 
 @pytest.fixture
@@ -105,25 +111,13 @@ def test_the_real_starter_is_the_model_it_says(home: Path) -> None:
     assert 260_000_000 < entry.n_params < 280_000_000
 
 
-def test_models_are_found_by_name(tmp_path: Path) -> None:
-    for name in (
-        "b.gguf", "sub/deep/A.GGUF", "big-00001-of-00002.gguf", "big-00002-of-00002.gguf",
-        "mmproj-b.gguf", "notes.txt", ".hidden/c.gguf", "1/2/3/4/5/6/7/too-deep.gguf",
-    ):  # fmt: skip
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"")
-    found = find_models([tmp_path, tmp_path / "sub", tmp_path / "nowhere"])
-    assert found == [tmp_path / "sub/deep/A.GGUF", tmp_path / "b.gguf", tmp_path / "big-00001-of-00002.gguf"]
-
-
 def test_entries_tell_facts_and_faults(home: Path) -> None:
     folder = home / "models"
     folder.mkdir()
     write_tiny("llama", folder, n_ctx_train=8192)
     write_tiny("llama", folder, file_name="mute.gguf", vocab=False)
     (folder / "broken.gguf").write_bytes(b"not a model")
-    entries = {Path(entry.path).name: entry for entry in ModelList().entries([folder])}
+    entries = {Path(entry.path).name: entry for entry in listed(folder)}
     tiny = entries["tiny-llama.gguf"]
     assert (tiny.name, tiny.architecture, tiny.n_ctx_train, tiny.attention) == ("Tiny llama", "llama", 8192, ("GQA",))
     assert (tiny.error, tiny.is_complete, tiny.size_bytes) == ("", True, (folder / "tiny-llama.gguf").stat().st_size)
@@ -136,21 +130,61 @@ def test_projectors_are_left_out_whatever_their_name(home: Path) -> None:
     folder.mkdir()
     path = write_tiny("llama", folder, file_name="vision.gguf", vocab=False)
     path.write_bytes(path.read_bytes().replace(b"\x05\0\0\0\0\0\0\0llama", b"\x04\0\0\0\0\0\0\0clip", 1))
-    assert ModelList().entries([folder]) == []
+    assert listed(folder) == []
+
+
+def test_the_list_says_where_a_model_is_from_and_what_reads_its_images(home: Path) -> None:
+    folder = home / "models"
+    folder.mkdir()
+    write_tiny("llama", folder)
+    (folder / "mmproj-F16.gguf").write_bytes(b"")
+    [entry] = ModelList().entries([Place("LM Studio", folder)])
+    assert (entry.source, entry.projector) == ("LM Studio", str(folder / "mmproj-F16.gguf"))
+
+
+def test_experts_count_as_far_as_they_are_used(home: Path) -> None:
+    entry = ModelList().entry(write_tiny("qwen3moe", home))
+    assert entry is not None
+    assert 0 < entry.n_params_active < entry.n_params
+    dense = ModelList().entry(write_tiny("llama", home))
+    assert dense is not None
+    assert dense.n_params_active == dense.n_params
+
+
+def test_copies_of_one_file_have_one_fingerprint(home: Path) -> None:
+    folder = home / "models"
+    folder.mkdir()
+    shutil.copy(write_tiny("llama", folder), folder / "copy.gguf")
+    write_tiny("llama", folder, file_name="other.gguf", seed=2)
+    copy, other, first = listed(folder)
+    assert copy.fingerprint == first.fingerprint
+    assert other.fingerprint != first.fingerprint
+
+
+def test_a_list_that_is_left_early_keeps_what_was_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = home / "models"
+    folder.mkdir()
+    write_tiny("llama", folder, file_name="a.gguf")
+    write_tiny("llama", folder, file_name="b.gguf")
+    walk = ModelList().entries([Place("folder", folder)])
+    first = next(walk)
+    walk.close()
+    monkeypatch.setattr(models, "read_model_file", lambda path: pytest.fail("read again"))
+    assert ModelList().entry(Path(first.path)) is not None
 
 
 def test_facts_are_remembered_until_the_file_changes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = home / "models"
     folder.mkdir()
     path = write_tiny("llama", folder)
-    entries = ModelList().entries([folder])
+    entries = listed(folder)
     reads: list[Path] = []
     real = models.read_model_file
     monkeypatch.setattr(models, "read_model_file", lambda path: reads.append(path) or real(path))
-    assert ModelList().entries([folder]) == entries
+    assert listed(folder) == entries
     assert reads == []
     write_tiny("llama", folder, n_layer=3)
-    assert [entry.n_layer for entry in ModelList().entries([folder])] == [3]
+    assert [entry.n_layer for entry in listed(folder)] == [3]
     assert reads == [path]
 
 
@@ -161,5 +195,5 @@ def test_damaged_cache_is_ignored(home: Path, content: str) -> None:
     folder = home / "models"
     folder.mkdir()
     write_tiny("llama", folder)
-    assert len(ModelList(cache_file).entries([folder])) == 1
-    assert len(ModelList(cache_file).entries([folder])) == 1
+    assert len(listed(folder, cache_file)) == 1
+    assert len(listed(folder, cache_file)) == 1

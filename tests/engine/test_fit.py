@@ -1,0 +1,70 @@
+"""The badge of model lists, by real dry runs, against lines that are set here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvdesk.backend.gguf.model_file import read_model_file
+from kvdesk.backend.planning.calibration import Calibration
+from kvdesk.backend.planning.fit import Fit, fit_of
+from kvdesk.backend.planning.plan import GIB, MIB
+from kvdesk.backend.planning.pricer import Pricer
+from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.system.samples import DomainReading
+from tests.tiny_models import write_tiny
+
+
+@pytest.fixture(scope="module")
+def pricer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pricer]:
+    folder = tmp_path_factory.mktemp("fit")
+    model = read_model_file(write_tiny("llama", folder, n_ctx_train=131_072))
+    with Pricer(model, Calibration(folder / "none.json"), margin_bytes=0) as pricer:
+        yield pricer
+
+
+def fit(pricer: Pricer, free_bytes: int | None) -> Fit:
+    reading = DomainReading("RAM", "ram", free_bytes, free_bytes, 0, 0, 0)
+    return fit_of(pricer, EngineSettings(), lambda devices: (reading,))
+
+
+def test_with_room_it_fits_with_its_whole_context(pricer: Pricer) -> None:
+    found = fit(pricer, 64 * GIB)
+    assert (found.kind, found.max_n_ctx, found.n_ctx) == ("fits", 131_072, 8192)
+    assert found.sentence == "Fits with all of its 128k tokens"
+    [ram] = found.domains
+    assert ram.own_total_bytes is not None
+    assert found.total_bytes == ram.total_bytes < ram.own_total_bytes
+
+
+def test_with_less_the_longest_context_is_named(pricer: Pricer) -> None:
+    whole = fit(pricer, 64 * GIB).domains[0]
+    assert whole.own_total_bytes is not None
+    found = fit(pricer, (whole.total_bytes + whole.own_total_bytes) // 2)
+    assert found.kind == "fits-up-to"
+    assert 8192 < (found.max_n_ctx or 0) < 131_072
+    assert found.sentence == f"Fits up to {(found.max_n_ctx or 0) // 1024}k tokens"
+
+
+def test_without_room_it_says_how_much_is_lacking(pricer: Pricer) -> None:
+    found = fit(pricer, 10 * MIB)
+    assert (found.kind, found.max_n_ctx) == ("does-not-fit", None)
+    assert found.sentence.startswith("Does not fit by ")
+    assert (found.room_bytes or 0) < 0
+
+
+def test_unknown_memory_is_no_promise(pricer: Pricer) -> None:
+    assert fit(pricer, None).kind == "unknown"
+
+
+def test_a_model_that_cannot_be_planned_says_why(tmp_path: Path) -> None:
+    whole = write_tiny("llama", tmp_path)
+    raw = whole.read_bytes()
+    model = read_model_file(whole)
+    whole.write_bytes(raw[: raw.index(b"blk.0.")])  # it changed since its header was read
+    with Pricer(model, Calibration(tmp_path / "none.json")) as pricer:
+        found = fit_of(pricer, EngineSettings(), lambda devices: ())
+    assert found.kind == "unknown"
+    assert found.sentence
