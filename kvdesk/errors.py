@@ -53,7 +53,8 @@ class EngineDied(EngineError):
 
     ``exit_code`` is the process's own (negative: killed by that signal), ``signal_name`` e.g. ``SIGSEGV``,
     ``log_tail`` the last lines of llama.cpp's log, ``last_words`` its last complaint in one line, ``asked_bytes`` the
-    allocation that failed and ``free_bytes`` what was free then, where they are known.
+    allocation that failed and ``free_bytes`` what was free then, where they are known; ``is_out_of_memory`` whether lacking
+    memory ended it.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class EngineDied(EngineError):
         asked_bytes: int | None = None,
         free_bytes: int | None = None,
         last_words: str = "",
+        is_out_of_memory: bool = False,
     ) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code
@@ -74,6 +76,7 @@ class EngineDied(EngineError):
         self.asked_bytes = asked_bytes
         self.free_bytes = free_bytes
         self.last_words = last_words
+        self.is_out_of_memory = is_out_of_memory
 
 
 class LoadCancelled(EngineError):

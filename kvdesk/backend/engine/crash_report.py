@@ -14,9 +14,10 @@ _SIGNALS = {
     "SIGABRT": "gave up",
     "SIGBUS": "could not read its memory any more (the model file was changed, or its disk is gone)",
 }
+_NO_MEMORY = 0xC0000017
 _NTSTATUS = {
     0xC0000005: "crashed (access violation)",
-    0xC0000017: "ran out of memory",
+    _NO_MEMORY: "ran out of memory",
     0xC000001D: "met an instruction that this CPU does not have",
     0xC0000374: "crashed (damaged heap)",
     0xC0000409: "gave up",
@@ -47,11 +48,11 @@ def explain(
     signal_name, recent = _signal_name(exit_code), _recent(log)
     asked, free = asked_and_free_bytes(log)
     words, worker = _last_words(recent), _lost_worker(log)
-    more = "."
+    more, memory = ".", True
     if hung:
-        cause = "did not answer any more and was ended"
+        cause, memory = "did not answer any more and was ended", False
     elif worker:
-        cause, more = f"lost {worker}", ". Start `kvdesk worker` there again, then reload."
+        cause, more, memory = f"lost {worker}", ". Start `kvdesk worker` there again, then reload.", False
     elif asked is not None:
         room = f", {_amount(free)} was free" if free is not None else ""
         cause, more = "ran out of memory", f": it asked for {_amount(asked)}{room}."
@@ -62,9 +63,10 @@ def explain(
     elif oom_killed and signal_name in ("SIGKILL", None):
         cause = "was killed by the system because memory ran out"
     elif signal_name == "SIGKILL":
-        cause = "was killed from outside (SIGKILL), by hand or by a system short of memory,"
+        cause, memory = "was killed from outside (SIGKILL), by hand or by a system short of memory,", False
     else:
         cause, more = _ending(exit_code, signal_name), f". Its last words: {words}" if words else "."
+        memory = (exit_code or 0) & 0xFFFFFFFF == _NO_MEMORY
     return EngineDied(
         f"The {who} {cause} while {doing}{more}",
         exit_code,
@@ -73,10 +75,11 @@ def explain(
         asked_bytes=asked,
         free_bytes=free,
         last_words=words,
+        is_out_of_memory=memory,
     )
 
 
-FAULTS = frozenset({"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT"})
+FAULTS = frozenset({"SIGSEGV", "SIGILL", "SIGABRT"})
 WINDOWS_FAULTS = frozenset({0xC0000005, 0xC000001D, 0xC0000409})
 """Exit codes of an access violation, an illegal instruction and an abort."""
 
@@ -84,9 +87,8 @@ WINDOWS_FAULTS = frozenset({0xC0000005, 0xC000001D, 0xC0000409})
 def is_computing_fault(error: EngineDied) -> bool:
     """Whether a kernel of llama.cpp may have done it: a fault of the process's own, no lack of memory, no kill from
     outside."""
-    out_of_memory = error.asked_bytes is not None or "out of" in str(error)
     is_fault = error.signal_name in FAULTS or (error.exit_code or 0) & 0xFFFFFFFF in WINDOWS_FAULTS
-    return is_fault and not out_of_memory
+    return is_fault and not error.is_out_of_memory
 
 
 def crash_values(error: EngineDied) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from pathlib import Path
 
 from kvdesk.backend.engine import crash_report
 from kvdesk.backend.engine.engine_event import BUSY, Died, EngineEvent, EngineState, FellBack, StateChanged
+from kvdesk.backend.engine.pipe_writer import PipeWriter
+from kvdesk.backend.engine.pulse import PATIENCE_S, START_PATIENCE_S, URGENT_PATIENCE_S, Pulse
 from kvdesk.backend.processes.engine_process import worker_main
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import EngineSettings
@@ -35,7 +37,7 @@ EXIT_WAIT_S = 5.0
 TERMINATE_WAIT_S = 2.0
 """How long a terminated one may take before it is killed."""
 STOP_WAIT_S = 20.0
-"""How long a stop may take before the engine counts as hung."""
+"""How long a stop may take, of an engine that answers, before it counts as hung."""
 LOGS_KEPT = 20
 """Per-run engine logs that are kept."""
 
@@ -74,6 +76,8 @@ class Engine:
         self._state = EngineState.STOPPED
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
+        self._writer: PipeWriter | None = None
+        self._pulse: Pulse | None = None
         self._log_path = log_dir / "engine.log"
         self._loading: m.Load | None = None
         self._warm_up_fault: EngineDied | None = None
@@ -163,6 +167,8 @@ class Engine:
                 return command
             self._stop_sent = self._stop_sent or time.monotonic()
         self._forward(command)
+        if isinstance(command, m.Stop | m.Unload) and self._pulse and self._pulse.has_spoken:
+            self._ping(URGENT_PATIENCE_S)
         return command
 
     def _let_go_of_workers(self, wanted: set[str]) -> None:
@@ -173,7 +179,7 @@ class Engine:
         self._rpc_servers = wanted
 
     def _forward(self, command: m.Command) -> None:
-        if not self._pipe:
+        if not self._writer:
             request_id = getattr(command, "request_id", 0)
             self._tell(m.Failed("EngineError", "No model is loaded; open one first.", request_id, model_kept=False))
             return
@@ -183,10 +189,7 @@ class Engine:
             m.SetContext: EngineState.CHANGING,
             m.Measure: EngineState.MEASURING,
         }
-        try:
-            self._pipe.send(command)
-        except (BrokenPipeError, ConnectionError):
-            return  # its death is about to be noticed through the sentinel
+        self._writer.send(command)
         if type(command) in becomes:
             self._behind.append((becomes[type(command)], getattr(command, "request_id", 0)))
             if self._state not in BUSY:
@@ -213,6 +216,9 @@ class Engine:
         )
         self._process.start()
         theirs.close()
+        self._writer = PipeWriter(self._pipe)
+        self._pulse = Pulse()
+        self._pulse.asked(time.monotonic(), START_PATIENCE_S)
         self._move(EngineState.STARTING)
 
     def _receive(self) -> None:
@@ -221,6 +227,10 @@ class Engine:
             event: m.Event = self._pipe.recv()
         except (EOFError, OSError):
             self._bury()
+            return
+        if isinstance(event, m.Pong):
+            if self._pulse:
+                self._pulse.answered()
             return
         if isinstance(event, m.Loaded) and self._warm_up_fault and self._loading:
             self._tell(FellBack(self._loading.settings, self._warm_up_fault))
@@ -232,6 +242,8 @@ class Engine:
         """Move the state as ``event`` says."""
         match event:
             case m.Started():
+                if self._pulse:
+                    self._pulse.answered()
                 if self._state is EngineState.STARTING:
                     self._move(EngineState.EMPTY)
             case m.LoadProgress():
@@ -306,24 +318,36 @@ class Engine:
         self._tell(Died(error, during, request_id, self._log_path))
 
     def _release(self) -> None:
-        if self._pipe:
+        if self._writer and self._pipe and self._writer.close():
             self._pipe.close()
         if self._process:
             with contextlib.suppress(ValueError):  # the kernel may still be freeing the memory of a killed process
                 self._process.close()
-        self._process, self._pipe = None, None
+        self._process = self._pipe = self._writer = self._pulse = None
 
     def _check_hang(self) -> None:
-        if self._stop_sent and time.monotonic() - self._stop_sent > STOP_WAIT_S and self._process:
+        now = time.monotonic()
+        if self._pulse:
+            self._pulse.look(now)
+            if self._pulse.is_due(now):
+                self._ping()
+        is_silent = self._pulse is not None and self._pulse.is_lost(now)
+        is_deaf = self._stop_sent is not None and now - self._stop_sent > STOP_WAIT_S
+        if self._process and (is_silent or is_deaf):
             self._bury(hung=True)
+
+    def _ping(self, patience_s: float | None = None) -> None:
+        """Ask the process whether it hears."""
+        if self._pulse and self._writer:
+            self._pulse.asked(time.monotonic(), PATIENCE_S if patience_s is None else patience_s)
+            self._writer.send(m.Ping())
 
     def _end(self) -> None:
         """Ask, wait, terminate, wait, kill: named times, and the log says how far it had to go."""
         self._behind.clear()
         process = self._process
-        if process and self._pipe:
-            with contextlib.suppress(OSError):
-                self._pipe.send(m.Shutdown())
+        if process and self._writer:
+            self._writer.send(m.Shutdown())
             self._drain_until_gone(EXIT_WAIT_S)
             if not _reap(process, TERMINATE_WAIT_S):
                 log.warning("engine %s did not leave in %s s and is terminated", process.pid, EXIT_WAIT_S)

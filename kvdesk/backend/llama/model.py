@@ -49,6 +49,10 @@ def model_params(settings: ModelSettings) -> Any:
     return params
 
 
+PIECE_BYTES = 64
+"""Room for one token's text; longer ones are asked for again."""
+
+
 class Model:
     """Weights in memory. ``ptr`` is llama.cpp's model, ``vocab`` its vocabulary; ``log_lines`` what loading said."""
 
@@ -85,7 +89,6 @@ class Model:
         self.n_swa: int = lib.llama_model_n_swa(ptr)
         self.is_recurrent: bool = lib.llama_model_is_recurrent(ptr)
         self.is_hybrid: bool = lib.llama_model_is_hybrid(ptr)
-        self._piece = ctypes.create_string_buffer(512)
 
     def require_chat(self) -> None:
         """Raise ModelFileError, in words, for a model that cannot answer: no decoder, no vocabulary, embeddings only."""
@@ -159,12 +162,14 @@ class Model:
             room = -n
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes of one token (part of a character, perhaps); control tokens are empty unless ``special``."""
-        n = lib.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, special)
+        """The bytes of one token (part of a character, perhaps); control tokens are empty unless ``special``. Any
+        thread."""
+        buffer = ctypes.create_string_buffer(PIECE_BYTES)  # of this call alone: two threads ask
+        n = lib.llama_token_to_piece(self.vocab, token, buffer, PIECE_BYTES, 0, special)
         if n < 0:
-            self._piece = ctypes.create_string_buffer(-n)
-            n = lib.llama_token_to_piece(self.vocab, token, self._piece, -n, 0, special)
-        return self._piece.raw[:n]
+            buffer = ctypes.create_string_buffer(-n)
+            n = lib.llama_token_to_piece(self.vocab, token, buffer, -n, 0, special)
+        return buffer.raw[:n]
 
     def text(self, tokens: Sequence[int]) -> str:
         """``tokens`` as text, special tokens included."""

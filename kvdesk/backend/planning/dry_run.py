@@ -25,6 +25,8 @@ from kvdesk.errors import PlanError, SettingsError
 ANSWER_TIMEOUT_S = 30.0
 """Longest wait for one answer; the slowest seen is a second, over a slow network worker."""
 END_TIMEOUT_S = 2.0
+KILLS = frozenset(-number for number in (signal.SIGTERM, getattr(signal, "SIGKILL", 0), signal.SIGINT) if number)
+"""Exit codes of a process that somebody else ended; the system short of memory too."""
 
 
 class HelperDiedError(PlanError):
@@ -90,8 +92,11 @@ class DryRun:
                 connection.send(TryRepacking())
                 self._receive(connection)
                 self._repacking_works = True
-            except (EOFError, OSError, PlanError):
-                self.let_go()
+            except PlanError:
+                return True  # no answer in time: nothing is known
+            except (EOFError, OSError):
+                if not self._is_fault():
+                    return True
                 self._repacking_works = False
         return self._repacking_works
 
@@ -126,7 +131,10 @@ class DryRun:
             try:
                 answer = self._answer(settings)
             except (EOFError, OSError):
-                return HelperDiedError(f"llama.cpp fails with these settings of this model ({self._end_words()}).")
+                words, code = self._end_words()
+                if code in KILLS:
+                    raise PlanError(f"The planning process was ended from outside ({words}).") from None
+                return HelperDiedError(f"llama.cpp fails with these settings of this model ({words}).")
         if answer.footprint:
             return answer.footprint
         if answer.refusal:
@@ -170,16 +178,20 @@ class DryRun:
             self._process.kill()
         self.let_go()
 
-    def _end_words(self) -> str:
-        """How the helper ended."""
+    def _is_fault(self) -> bool:
+        """Whether the helper that has just ended did so of a fault of its own."""
+        return self._end_words()[1] not in (None, 0, *KILLS)
+
+    def _end_words(self) -> tuple[str, int | None]:
+        """How the helper ended, and its exit code where it is known."""
         code: int | None = None
         if self._process:
             self._process.join(END_TIMEOUT_S)
             code = self._process.exitcode
         self.let_go()
         if code is not None and code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}"
-        return "its process ended" if code is None else f"its process ended with code {code}"
+            return f"its process was ended by {signal.Signals(-code).name}", code
+        return ("its process ended" if code is None else f"its process ended with code {code}"), code
 
 
 def relevant(settings: EngineSettings) -> EngineSettings:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from kvdesk import paths
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning import options
 from kvdesk.backend.planning.calibration import Calibration
@@ -34,7 +33,6 @@ from kvdesk.backend.planning.plan import (
 from kvdesk.backend.protocol.facts import BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import ContextSettings, EngineSettings, pad256
-from kvdesk.backend.system.cpu_fallback import remember
 from kvdesk.backend.system.machine import match_devices
 from kvdesk.backend.system.nvml import GpuReading, Nvml
 from kvdesk.errors import PlanError, SettingsError
@@ -42,7 +40,9 @@ from kvdesk.errors import PlanError, SettingsError
 log = logging.getLogger(__name__)
 
 SHORTEST = 256
-NO_REPACKING = "This CPU fails with llama.cpp's repacked weights, so the engine will run without them."
+NO_REPACKING = (
+    "llama.cpp's planning process crashed with repacked weights; if the engine does too, it goes on without them."
+)
 CURVE_POINTS = 128
 
 
@@ -202,8 +202,8 @@ class Pricer:
 
     def _asked(self, settings: EngineSettings) -> Footprint:
         """The dry run's answer, without repacked weights where this CPU fails with them: in computing, or (llama.cpp
-        has no backend for some operation on them) in planning already. Remembered then, so that the engine starts
-        without them too."""
+        has no backend for some operation on them) in planning already. Asking changes nothing: what is remembered of
+        this machine is the engine's to find out."""
         plain = replace(settings, model=replace(settings.model, use_extra_bufts=False))
         try:
             footprint = self._dry_run.ask(settings)
@@ -214,7 +214,6 @@ class Pricer:
             if plain == settings:
                 raise
             footprint = self._dry_run.ask(plain)
-        remember(paths.fallback_file())
         return replace(footprint, warnings=(*footprint.warnings, NO_REPACKING))
 
     def _helper_bytes(self, footprint: Footprint) -> dict[str, int]:

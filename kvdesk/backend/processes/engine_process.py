@@ -1,7 +1,7 @@
 """The engine process: takes commands from the pipe, works them off one by one, sends events. No Qt, no storage.
 
-Two threads: the main one is in llama.cpp most of the time; the reader takes commands off the pipe at once, so that a
-stop or a token count never waits for a decode. When the app is gone, the pipe ends and so does this process.
+Three threads: the main one owns model and context and is in llama.cpp most of the time; the reader takes commands off the
+pipe at once, so that a stop never waits for a decode; the counter counts tokens, with the vocabulary alone. When the app is gone, the pipe ends and so does this process.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 IDLE_S = 5.0
 """After this long without a command the open conversation's cells are kept: what a crash later can cost."""
+UNFORESEEN = "The engine failed in a way that was not foreseen; its log has the details."
 PROGRESS_STEP = 0.01
 """Load progress goes up in steps of one percent."""
 
@@ -67,7 +68,9 @@ class EngineProcess:
         self._stopping = threading.Lock()
         self._n_received = 0
         self._n_stopped = 0
+        self._counts: queue.SimpleQueue[m.CountTokens] = queue.SimpleQueue()
         self._vocabulary = threading.Lock()
+        """Held while the counter uses the vocabulary, and to replace it."""
         self._model: Model | None = None
         self._prompt: Prompt | None = None
         self._session: ConversationCells | None = None
@@ -82,6 +85,7 @@ class EngineProcess:
         self._abort = library.AbortFlag()
         library.start()
         threading.Thread(target=self._read, name="reader", daemon=True).start()
+        threading.Thread(target=self._count, name="counter", daemon=True).start()
         self._send(m.Started(os.getpid(), library.devices(), library.system_info(), library.has_rpc()))
         while True:
             try:
@@ -115,8 +119,10 @@ class EngineProcess:
             match command:
                 case m.Stop():
                     self._stop()
+                case m.Ping():
+                    self._send(m.Pong())
                 case m.CountTokens():
-                    self._guarded(command)
+                    self._counts.put(command)
                 case m.GrowAnswer():
                     self._answers.put(command)
                 case _:
@@ -131,6 +137,23 @@ class EngineProcess:
         with self._stopping:
             self._n_stopped = self._n_received
             self._abort.set()
+
+    def _count(self) -> None:
+        """Count what was asked about last; of older questions that still wait, all but one are passed over."""
+        while True:
+            waiting = [self._counts.get()]
+            while not self._counts.empty():
+                waiting.append(self._counts.get())
+            for command in waiting[-2:]:
+                try:
+                    with self._vocabulary:
+                        n = len(self._prompt.tokens(command.turns)) if self._prompt else 0
+                except Exception as error:  # noqa: BLE001 - one question is not worth the process
+                    traceback.print_exc()
+                    sentence = str(error) if isinstance(error, KvdeskError) else UNFORESEEN
+                    self._send(m.Failed("EngineError", sentence, command.request_id))
+                else:
+                    self._send(m.TokensCounted(command.request_id, n))
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -152,13 +175,10 @@ class EngineProcess:
                     n_ctx=error.n_ctx if isinstance(error, PromptTooLong) else 0,
                 )
             )
-        except Exception as error:  # noqa: BLE001 - a bug of ours must not take the conversation's cells with it
+        except Exception:  # noqa: BLE001 - a bug of ours must not take the conversation's cells with it
             traceback.print_exc()
             self._let_go_if_lost()
-            sentence = (
-                f"The engine failed in an unforeseen way ({type(error).__name__}: {error}); its log has the details."
-            )
-            self._send(m.Failed("EngineError", sentence, request_id, model_kept=self._session is not None))
+            self._send(m.Failed("EngineError", UNFORESEEN, request_id, model_kept=self._session is not None))
 
     def _let_go_if_lost(self) -> None:
         """Without a context there is nothing to chat with: give the weights' memory back too."""
@@ -175,10 +195,6 @@ class EngineProcess:
                 self._generate(command)
             case m.Measure():
                 self._measure(command)
-            case m.CountTokens():
-                with self._vocabulary:
-                    n = len(self._prompt.tokens(command.turns)) if self._prompt else 0
-                self._send(m.TokensCounted(command.request_id, n))
             case m.Unload():
                 self._unload()
                 self._send(m.Unloaded())

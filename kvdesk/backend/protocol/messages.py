@@ -60,7 +60,8 @@ class Generate:
 
 @dataclass(frozen=True)
 class CountTokens:
-    """How many tokens ``turns`` make as a prompt; answered also while a reply is being generated."""
+    """How many tokens ``turns`` make as a prompt; answered also while a reply is being generated. Only the newest two that
+    wait are sure of an answer."""
 
     request_id: int
     turns: tuple[ChatTurn, ...]
@@ -102,7 +103,12 @@ class Stop:
     """Abort what is under way (load, prompt, reply); harmless when nothing is."""
 
 
-Command = Load | SetContext | Generate | CountTokens | Measure | GrowAnswer | Unload | Shutdown | Stop
+@dataclass(frozen=True)
+class Ping:
+    """Answered with Pong at once, whatever is under way: the process lives and hears."""
+
+
+Command = Load | SetContext | Generate | CountTokens | Measure | GrowAnswer | Unload | Shutdown | Stop | Ping
 
 # --- events ----------------------------------------------------------------------------------------------------
 
@@ -115,6 +121,11 @@ class Started:
     devices: tuple[Device, ...]
     system_info: str
     has_rpc: bool
+
+
+@dataclass(frozen=True)
+class Pong:
+    """The answer to Ping."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +269,7 @@ class Failed:
 
 Event = (
     Started
+    | Pong
     | LoadProgress
     | Warming
     | Loaded

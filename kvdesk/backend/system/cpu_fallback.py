@@ -44,11 +44,8 @@ def remembered(settings: ModelSettings, path: Path) -> ModelSettings:
 
 def remember(path: Path) -> None:
     """The engine died in its warm-up with repacked weights, here, and works without them. A file that cannot be written is not worth an error."""
-    values = {**_read(path), machine_key(): True}
-    fresh = path.with_suffix(f".{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
-        fresh.write_text(json.dumps(values, indent=1), "utf-8")
-        fresh.replace(path)
+        _write(path, {**_read(path), machine_key(): True})
 
 
 def forget(path: Path) -> bool:
@@ -57,5 +54,11 @@ def forget(path: Path) -> bool:
     if machine_key() not in values:
         return False
     del values[machine_key()]
-    path.write_text(json.dumps(values, indent=1), "utf-8")
+    _write(path, values)
     return True
+
+
+def _write(path: Path, values: dict[str, bool]) -> None:
+    fresh = path.with_suffix(f".{os.getpid()}.tmp")
+    fresh.write_text(json.dumps(values, indent=1), "utf-8")
+    fresh.replace(path)
