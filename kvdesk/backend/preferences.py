@@ -5,14 +5,13 @@ A damaged file is set aside and said, never a reason not to start. What a machin
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from kvdesk.backend.atomic_file import write_file
 from kvdesk.backend.settings import MIB, OVERFLOWS, EngineSettings, SamplingSettings, Values
 from kvdesk.errors import StoreError
 
@@ -101,17 +100,9 @@ def load_window_state(path: Path) -> WindowState:
 
 def save_values(values: Values, path: Path) -> None:
     """Write ``values`` to ``path`` whole or not at all. Raises StoreError, and then the old file is still there."""
-    temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".new")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(values.to_dict(), file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_file(path, json.dumps(values.to_dict(), indent=2))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
         raise StoreError(f"{path} could not be saved: {error.strerror or error}.") from error
 
 

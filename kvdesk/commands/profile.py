@@ -6,12 +6,14 @@ Prints a row as each point is measured, or with ``--json`` one object at the end
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import queue
 import sys
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any
 
 from kvdesk.commands.flags import add_flags, given
 from kvdesk.errors import StoreError, UsageError
@@ -39,18 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure. Raises KvdeskError with the sentence to print."""
+    from kvdesk.backend.atomic_file import replacing
     from kvdesk.backend.planning.context_profile import write_csv
 
     request = _request(args)
     if args.output:
-        _open(args.output, "a").close()  # what cannot be written is said before an hour of measuring
+        with _written_to(args.output):  # what cannot be written is said before an hour of measuring
+            args.output.open("a").close()
     outcome = _Outcome(args.json)
     try:
         _measure(request, outcome)
     except KeyboardInterrupt:
         outcome.is_cancelled = True
     if args.output:
-        with _open(args.output, "w") as file:
+        with (
+            _written_to(args.output),
+            replacing(args.output) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
             write_csv(outcome.points, file)
     if args.json:
         print(json.dumps(outcome.to_json_dict(request)))
@@ -163,8 +171,9 @@ def _row(cells: tuple[str, ...]) -> str:
     return "  ".join((first, *others))
 
 
-def _open(path: Path, mode: Literal["a", "w"]) -> TextIO:
+@contextlib.contextmanager
+def _written_to(path: Path) -> Generator[None]:
     try:
-        return path.open(mode, encoding="utf-8", newline="")
+        yield
     except OSError as error:
         raise StoreError(f"The profile cannot be written to {path}: {error.strerror or error}.") from error

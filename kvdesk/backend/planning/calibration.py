@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from kvdesk.backend.atomic_file import write_file
 from kvdesk.backend.gguf.header import ArraySummary
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.plan import MIB, RAM, MemoryPlan, Overhead, domain_name
@@ -163,10 +163,8 @@ class Calibration:
 
     def _save(self) -> None:
         stored = {"constants": self._constants, "history": [asdict(item) for item in self._history]}
-        draft = self._path.with_suffix(".draft")
         try:
-            draft.write_text(json.dumps(stored), encoding="utf-8")
-            os.replace(draft, self._path)
+            write_file(self._path, json.dumps(stored))
         except OSError as error:
             log.warning("calibration cannot be kept in %s: %s", self._path, error)
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from kvdesk.backend.atomic_file import replacing
 from kvdesk.backend.protocol.facts import KvState
 from kvdesk.backend.session_log.reader import Session, SessionEvent
 from kvdesk.backend.session_log.report import report
@@ -42,7 +43,7 @@ def export(session: Session, kind: str, path: Path) -> None:
     if kind not in _WRITERS:
         raise UsageError(f"The log can be written as {', '.join(FORMATS)}, not as {kind!r}.")
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             _WRITERS[kind](session, file)
     except OSError as error:
         raise StoreError(f"The log cannot be written to {path}: {error.strerror or error}.") from error

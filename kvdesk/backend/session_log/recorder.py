@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kvdesk.backend.atomic_file import remove_abandoned, replacing
 from kvdesk.backend.session_log.reader import SUFFIX, companions, is_running, session_files, size_on_disk
 from kvdesk.backend.session_log.rows import SCHEMA, TABLES, frame_of, pack_note, pack_sample, row_peak_bytes
 from kvdesk.backend.system.process_identity import process_identity
@@ -156,16 +157,18 @@ class Recorder:
         It is made under another name, so that whoever lists the sessions never meets one without its first row.
         """
         self._seq, self._frames, self._n_samples, self._peak_bytes = 0, {}, 0, None
-        unborn = self._path.with_suffix(".new")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             drop_oldest(self._folder, self._budget_bytes)
-            with contextlib.closing(sqlite3.connect(unborn, isolation_level=None)) as database:
+            remove_abandoned(self._folder)
+            with (
+                replacing(self._path) as temporary,
+                contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as database,
+            ):
                 database.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA};")
                 for note in self._first_notes:
                     self._insert_note(database, note)
                 database.execute("COMMIT")
-            unborn.replace(self._path)
             database = sqlite3.connect(self._path, isolation_level=None)
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
 from dataclasses import replace
 from pathlib import Path
 
+from kvdesk.backend.atomic_file import write_file
 from kvdesk.backend.settings import ModelSettings
 from kvdesk.backend.system.procfs import read_text
 
@@ -44,8 +44,9 @@ def remembered(settings: ModelSettings, path: Path) -> ModelSettings:
 
 def remember(path: Path) -> None:
     """The engine died in its warm-up with repacked weights, here, and works without them. A file that cannot be written is not worth an error."""
+    values = {**_read(path), machine_key(): True}
     with contextlib.suppress(OSError):
-        _write(path, {**_read(path), machine_key(): True})
+        write_file(path, json.dumps(values, indent=1))
 
 
 def forget(path: Path) -> bool:
@@ -54,11 +55,5 @@ def forget(path: Path) -> bool:
     if machine_key() not in values:
         return False
     del values[machine_key()]
-    _write(path, values)
+    write_file(path, json.dumps(values, indent=1))
     return True
-
-
-def _write(path: Path, values: dict[str, bool]) -> None:
-    fresh = path.with_suffix(f".{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(values, indent=1), "utf-8")
-    fresh.replace(path)

@@ -15,6 +15,7 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from kvdesk import paths
+from kvdesk.backend.atomic_file import replacing
 from kvdesk.backend.engine.engine import Engine
 from kvdesk.backend.engine.engine_event import Died, EngineEvent, EngineState, StateChanged
 from kvdesk.backend.gguf.model_file import ModelFile
@@ -239,7 +240,7 @@ class ContextProfileController(QObject):
         points = tuple(self._points)
 
         def work() -> None:
-            with target.open("w", encoding="utf-8", newline="") as file:
+            with replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
                 write_csv(points, file)
 
         def done(result: Any) -> None:

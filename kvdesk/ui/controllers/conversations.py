@@ -14,10 +14,12 @@ from typing import Any
 from PySide6.QtCore import QObject, Signal
 
 from kvdesk.backend import text_file
+from kvdesk.backend.atomic_file import write_file
 from kvdesk.backend.conversations import file_format
 from kvdesk.backend.conversations.conversation import ConversationRow
 from kvdesk.backend.conversations.store import ConversationStore
 from kvdesk.backend.conversations.store_thread import StoreThread
+from kvdesk.errors import StoreError
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.controllers.bridge import Bridge
 
@@ -86,7 +88,11 @@ class ConversationsController(QObject):
         def work(store: ConversationStore) -> None:
             conversation, messages = store.conversation(conversation_id), store.messages(conversation_id)
             make = file_format.to_markdown if kind == "markdown" else file_format.to_json
-            path.write_text(make(conversation, messages), encoding="utf-8")
+            try:
+                write_file(path, make(conversation, messages))
+            except OSError as error:
+                words = f"The conversation cannot be written to {path}: {error.strerror or error}."
+                raise StoreError(words) from error
 
         self.keep(work, lambda _: self.noticed.emit(self.tr("Exported to {0}").format(path), "note"))
 

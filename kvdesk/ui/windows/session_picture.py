@@ -14,6 +14,7 @@ from PySide6.QtCore import QBuffer, QByteArray, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFont, QImage, QImageWriter, QPainter, QPen, QPolygonF
 from PySide6.QtSvg import QSvgGenerator
 
+from kvdesk.backend.atomic_file import write_file
 from kvdesk.errors import StoreError
 from kvdesk.ui.memory.composition import LAYERS
 from kvdesk.ui.memory.legend import LINES, PARTS, part_color, part_words
@@ -43,7 +44,7 @@ def save_picture(session: Session, path: Path, theme: Theme = LIGHT) -> None:
     """Draw the whole session to ``path``; its suffix says which of FORMATS. Raises StoreError when the disk refuses."""
     picture = as_svg(session, theme) if path.suffix.lower() == ".svg" else as_png(session, theme)
     try:
-        path.write_bytes(picture)
+        write_file(path, picture)
     except OSError as error:
         raise StoreError(f"The picture cannot be written to {path}: {error.strerror or error}.") from error
 

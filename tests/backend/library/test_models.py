@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +62,7 @@ def test_starter_is_assembled_once(starter_package: Callable[[bytes], list[Path]
     assert target.stat().st_size == 4004
     assert starter_model() == target
     assert len(assembled) == 1
-    assert list(target.parent.glob("*.part")) == []
+    assert list(target.parent.glob("*.tmp")) == []
 
 
 def test_starter_cut_short_is_assembled_anew(starter_package: Callable[[bytes], list[Path]]) -> None:
@@ -81,17 +79,6 @@ def test_damaged_starter_leaves_nothing_behind(starter_package: Callable[[bytes]
     with pytest.raises(ModelFileError, match="sha256"):
         starter_model()
     assert list(paths.cache_dir().iterdir()) == []
-
-
-def test_leftovers_of_a_killed_process_are_cleared(starter_package: Callable[[bytes], list[Path]]) -> None:
-    starter_package(b"")
-    old, young = paths.cache_dir() / "starter.gguf.abc.part", paths.cache_dir() / "starter.gguf.def.part"
-    for part in (old, young):
-        part.write_bytes(b"half")
-    os.utime(old, (time.time() - 3600,) * 2)
-    starter_model()
-    assert not old.exists()
-    assert young.exists()
 
 
 def test_without_its_package_there_is_no_starter(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
