@@ -1,6 +1,6 @@
 # kvdesk: `make run` and `make test` are all that is needed on a fresh machine (Python 3.11+, gcc, cmake).
 # More llama.cpp backends: CMAKE_ARGS="-DGGML_CUDA=on" make setup
-.PHONY: setup run test lint tour bench lock clean
+.PHONY: setup run test lint tour bench package lock clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,11 +56,27 @@ tour: $(VENV)/.dev-installed
 bench: $(VENV)/.dev-installed
 	$(BIN)/python tests/bench/run.py
 
+# The packages, in build/package (docs/RELEASE.md): the app as a folder that needs no Python, a .deb, and an archive that
+# installs itself. Built in an environment of its own. STARTER=1 puts the starter model in (read its terms first).
+PACKAGE_VENV := build/package-venv
+$(PACKAGE_VENV)/.installed: requirements/app.txt requirements/packaging.txt .wheels/.built
+	rm -rf $(PACKAGE_VENV) && $(PYTHON) -m venv $(PACKAGE_VENV)
+	$(PACKAGE_VENV)/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/app.txt
+	$(PACKAGE_VENV)/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/packaging.txt
+	$(PACKAGE_VENV)/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-index .wheels/llama_cpp_python-*.whl
+	@touch $@
+
+package: $(PACKAGE_VENV)/.installed
+	$(PACKAGE_VENV)/bin/python packaging/build_app.py --llama-source .wheels/llama_cpp_python-*.tar.gz $(if $(STARTER),--with-starter)
+	$(PACKAGE_VENV)/bin/python packaging/build_linux_packages.py
+	$(PYTHON) packaging/check_bundle.py build/package/kvdesk/kvdesk $(MODEL)
+
 # Needs the tool uv; hashes only, no addresses.
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11
 lock:
 	$(LOCK) --extra starter --no-emit-package llama-cpp-python pyproject.toml -o requirements/app.txt
 	$(LOCK) --extra starter --group dev --no-emit-package llama-cpp-python pyproject.toml -o requirements/dev.txt
+	$(LOCK) --group packaging -o requirements/packaging.txt
 	echo "llama-cpp-python==0.3.36" | $(LOCK) --no-deps - -o requirements/llama.txt
 
 clean:

@@ -41,3 +41,23 @@ def test_a_window_with_nothing_behind_it_does_not_stay(home: Path) -> None:
     ran = run(home, "-c", BROKEN)
     assert ran.returncode == 1
     assert "nothing works today" in ran.stderr
+
+
+NO_ENGINE = """
+import sys
+sys.path.insert(0, sys.argv.pop())
+import kvdesk.backend.engine.engine
+from tests.fakes.dead_process import die
+
+kvdesk.backend.engine.engine.worker_main = die
+from kvdesk.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_question_to_an_engine_that_dies_is_no_wait(home: Path, tmp_path: Path) -> None:
+    """The engine of a broken installation ends as it starts: the program says so and leaves."""
+    model, root = write_tiny("llama", tmp_path), Path(__file__).parents[2]
+    ran = run(home, "-c", NO_ENGINE, str(model), "--demo", "Hello", str(root))
+    assert ran.returncode == 1
+    assert "The engine ended unexpectedly" in ran.stderr

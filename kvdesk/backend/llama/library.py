@@ -7,6 +7,7 @@ opening ``libggml`` by path would load a second copy with a device registry of i
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -140,9 +141,7 @@ def give_back_free_memory() -> None:
 
 def lib_version() -> str:
     """Version of llama-cpp-python, which pins that of llama.cpp."""
-    import llama_cpp
-
-    return llama_cpp.__version__
+    return importlib.metadata.version("llama-cpp-python")
 
 
 def state_layout(settings: ContextSettings) -> str:

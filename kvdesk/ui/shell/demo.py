@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Qt, QTimer
 
+from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.protocol.messages import Loaded
 from kvdesk.backend.session.state import Change
 from kvdesk.ui.shell.application import App
@@ -39,6 +40,8 @@ class Demo(QObject):
     def _on_changed(self, change: Change) -> None:
         if isinstance(change.event, Loaded):
             self._ask()
+        elif isinstance(change.event, Died):
+            self._fail(str(change.event.error))
 
     def _ask(self) -> None:
         self._app.window.resize(1440, 900)
