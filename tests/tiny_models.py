@@ -76,6 +76,7 @@ def write_tiny(
     n_ctx_train: int | None = None,
     chat_template: str | None = None,
     vocab: bool = True,
+    byte_tokens: bool = True,
     weight_type: str = "f16",
     seed: int = 1,
     file_name: str | None = None,
@@ -83,7 +84,8 @@ def write_tiny(
 ) -> Path:
     """Write a tiny model of ``architecture`` into ``folder`` and return its path.
 
-    ``weight_type`` is "f32", "f16", "q8_0" or "q4_0", for matrices. Without ``vocab`` the file has no tokenizer.
+    ``weight_type`` is "f32", "f16", "q8_0" or "q4_0", for matrices. Without ``vocab`` the file has no tokenizer, without ``byte_tokens`` a vocabulary that spells only what
+    it has tokens for.
     ``overrides`` are further sizes (``n_embd``, ``n_head``, ``n_head_kv``, ``n_ff``, ``n_vocab``) or metadata keys
     without the architecture's prefix and with ``__`` for a dot (``attention__sliding_window=64``). The same arguments
     give the same bytes. Special and byte tokens are written so that greedy decoding never picks them: replies go on
@@ -95,7 +97,7 @@ def write_tiny(
     _add(writer, metadata)
     writer.add_file_type(_FILE_TYPES[weight_type])
     if vocab:
-        _add_vocabulary(writer, dims.n_vocab)
+        _add_vocabulary(writer, dims.n_vocab, byte_tokens)
     else:
         writer.add_tokenizer_model("no_vocab")
     if chat_template is not None:
@@ -113,7 +115,7 @@ def write_tiny(
 def write_all(folder: Path, architectures: Sequence[str] = ARCHITECTURES, **options: Any) -> dict[str, Path]:
     """write_tiny for each of ``architectures`` with the same ``options``; asks llama.cpp only once, so it is faster."""
     shared = {"n_layer": options.get("n_layer"), "n_ctx_train": options.get("n_ctx_train")}
-    own = {"chat_template", "vocab", "weight_type", "seed", "file_name", *shared}
+    own = {"chat_template", "vocab", "byte_tokens", "weight_type", "seed", "file_name", *shared}
     overrides = {name: value for name, value in options.items() if name not in own}
     _ask([(name, _resolve(name, overrides=overrides, **shared)[2]) for name in architectures])
     return {name: write_tiny(name, folder, **options) for name in architectures}
@@ -186,13 +188,17 @@ def vocabulary(n_vocab: int) -> list[str]:
     return tokens[:n_vocab]
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
-    """A SentencePiece vocabulary with byte fallback, whatever the architecture: llama.cpp does not mind."""
+def _add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int, byte_tokens: bool) -> None:
+    """A SentencePiece vocabulary, with byte fallback if wanted, whatever the architecture: llama.cpp does not mind."""
     tokens = vocabulary(n_vocab)
     types = [gguf.TokenType.NORMAL] * n_vocab
     types[0] = gguf.TokenType.UNKNOWN
     types[1 : len(SPECIAL_TOKENS)] = [gguf.TokenType.CONTROL] * (len(SPECIAL_TOKENS) - 1)
-    types[len(SPECIAL_TOKENS) : len(SPECIAL_TOKENS) + 256] = [gguf.TokenType.BYTE] * 256
+    the_bytes = slice(len(SPECIAL_TOKENS), len(SPECIAL_TOKENS) + 256)
+    if byte_tokens:
+        types[the_bytes] = [gguf.TokenType.BYTE] * 256
+    else:
+        tokens[the_bytes] = [f"▁spare{number}" for number in range(256)]
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_add_space_prefix(False)

@@ -12,6 +12,7 @@ from typing import Any
 
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.library import lib
+from kvdesk.backend.llama.vocabulary_gaps import find_gaps
 from kvdesk.backend.protocol.facts import ModelFacts
 from kvdesk.backend.settings import ModelSettings
 from kvdesk.errors import LoadCancelled, ModelFileError
@@ -48,6 +49,10 @@ def model_params(settings: ModelSettings) -> Any:
     params.use_extra_bufts = settings.use_extra_bufts
     return params
 
+
+NO_POOLING = ("", "0", "-1", "4294967295")
+"""Values of pooling_type that pool nothing: absent, none, and unspecified as llama.cpp saves it (llama.h, enum
+llama_pooling_type; llama-model-saver.cpp writes it unsigned)."""
 
 PIECE_BYTES = 64
 """Room for one token's text; longer ones are asked for again."""
@@ -86,6 +91,7 @@ class Model:
         self.path = path
         self.vocab = lib.llama_model_get_vocab(ptr)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
+        self._gaps = find_gaps(self.vocab, self.n_vocab)
         self.n_swa: int = lib.llama_model_n_swa(ptr)
         self.is_recurrent: bool = lib.llama_model_is_recurrent(ptr)
         self.is_hybrid: bool = lib.llama_model_is_hybrid(ptr)
@@ -96,7 +102,7 @@ class Model:
             raise ModelFileError("This model has an encoder and is not made for chat; choose a text generation model.")
         if lib.llama_vocab_type(self.vocab) == 0 or self.n_vocab == 0:  # LLAMA_VOCAB_TYPE_NONE
             raise ModelFileError("This file has no vocabulary; its memory can be planned, but it cannot chat.")
-        if self.meta(f"{self.architecture}.pooling_type") not in ("", "0") or (
+        if self.meta(f"{self.architecture}.pooling_type") not in NO_POOLING or (
             self.meta(f"{self.architecture}.attention.causal") == "false"
         ):
             raise ModelFileError("This is an embedding model; it turns text into vectors and cannot chat.")
@@ -150,13 +156,21 @@ class Model:
         source = lib.llama_model_chat_template(self.ptr, None)
         return source.decode("utf-8", "replace") if source else ""
 
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """``text`` as tokens. With ``parse_special`` off, special tokens in it stay plain text. Any thread."""
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """``text`` as tokens, no start or end token among them. With ``parse_special`` off, special tokens in it stay
+        plain text. Any thread."""
+        if self._gaps is None:
+            return self._spelled(text, parse_special)
+        unknown = [] if self._gaps.unknown is None else [self._gaps.unknown]
+        parts = self._gaps.parts(text, parse_special)
+        return [token for part in parts for token in (self._spelled(part, parse_special) if part else unknown)]
+
+    def _spelled(self, text: str, parse_special: bool) -> list[int]:
         raw = text.encode("utf-8")
         room = len(raw) + 8
         while True:
             tokens = (lib.llama_token * room)()
-            n = lib.llama_tokenize(self.vocab, raw, len(raw), tokens, room, add_special, parse_special)
+            n = lib.llama_tokenize(self.vocab, raw, len(raw), tokens, room, False, parse_special)
             if n >= 0:
                 return tokens[:n]
             room = -n

@@ -48,7 +48,7 @@ class Prompt:
         """Control tokens that are a thought's opening or closing tag: they are shown, other control tokens are not."""
         found: set[int] = set()
         for tag in (tag for opener, closer in TAGS if closer for tag in (opener, closer)):
-            tokens = self._model.tokenize(tag, add_special=False, parse_special=True)
+            tokens = self._model.tokenize(tag, parse_special=True)
             found.update(token for token in tokens if self._model.is_control(token))
         return frozenset(found)
 
@@ -93,8 +93,8 @@ class Prompt:
         return rendered, contents
 
     def _has_special(self, content: str) -> bool:
-        plain = self._model.tokenize(content, add_special=False, parse_special=False)
-        return plain != self._model.tokenize(content, add_special=False, parse_special=True)
+        plain = self._model.tokenize(content, parse_special=False)
+        return plain != self._model.tokenize(content, parse_special=True)
 
     def tokenize(self, text: str, contents: dict[str, str]) -> list[int]:
         """Template text with its special tokens, contents without. The start token comes first, once, if the vocabulary
@@ -102,9 +102,7 @@ class Prompt:
         tokens: list[int] = [lib.llama_vocab_bos(self._model.vocab)] if self._wants_bos else []
         for part in _MARKS.split(text):
             content = contents.get(part)
-            tokens += self._model.tokenize(
-                part if content is None else content, add_special=False, parse_special=content is None
-            )
+            tokens += self._model.tokenize(part if content is None else content, parse_special=content is None)
         return tokens
 
     @staticmethod

@@ -211,7 +211,7 @@ class Turn:
         session, self._prompt_text = self._session, "" if contents else text
         self._opened = opened_thought(text)
         if session.text and not contents and text.startswith(session.text):
-            rest = session.model.tokenize(text[len(session.text) :], add_special=False, parse_special=True)
+            rest = session.model.tokenize(text[len(session.text) :], parse_special=True)
             if rest and (session.model.joins_cleanly or session.model.is_control(rest[0])):
                 return session.tokens + rest
         return self._prompt.tokenize(text, contents)
@@ -219,8 +219,8 @@ class Turn:
     def _kept_prefix(self, turns: Sequence[ChatTurn], tokens: Sequence[int]) -> int:
         """Tokens at the front that are never forgotten: the system prompt with what the template puts around it."""
         system = [t for t in turns if t.role == "system"]
-        trial = self._prompt.tokens([*system, ChatTurn("user", "\ue002")])
-        return common_prefix(trial, tokens)
+        one, other = (self._prompt.tokens([*system, ChatTurn("user", text)]) for text in "12")
+        return min(common_prefix(one, other), common_prefix(one, tokens))
 
     # --- the reply ----------------------------------------------------------------------------------------------
 
