@@ -25,15 +25,16 @@ FACES = r"kvdesk\.(cli|__main__|commands)"
 LLAMA = r"kvdesk\.backend\.llama"
 PROCESSES = r"kvdesk\.backend\.processes"
 """Modules that a process of its own starts in: the engine, the dry run's helper, the server behind ``kvdesk worker``."""
-VALUES = {"errors", "backend.settings", "backend.protocol"}
-"""What every package of the backend may know: the values that cross packages, and the errors a person may see."""
+VALUES = {"errors", "sizes", "backend.settings", "backend.protocol"}
+"""What every package of the backend may know: the values that cross packages, how sizes are written, and the errors a
+person may see."""
 MAY_KNOW = {
     "backend.settings": {"errors"},
     "backend.protocol": {"errors", "backend.settings"},
-    "backend.preferences": {"errors", "backend.atomic_file", "backend.settings"},
-    "backend.text_file": {"errors"},
+    "backend.preferences": {"errors", "sizes", "backend.atomic_file", "backend.settings"},
+    "backend.text_file": {"errors", "sizes"},
     "backend.atomic_file": set(),
-    "backend.gguf": {"errors"},
+    "backend.gguf": {"errors", "sizes"},
     "backend.chat_format": {"errors", "backend.protocol"},
     "backend.library": {*VALUES, "paths", "backend.atomic_file", "backend.gguf"},
     "backend.system": {*VALUES, "backend.atomic_file"},
@@ -59,7 +60,7 @@ MAY_KNOW = {
     },
     "backend.processes": {*VALUES, "backend.gguf", "backend.llama", "backend.system"},
     "backend.llama": {*VALUES, "backend.chat_format", "backend.conversations", "backend.gguf", "backend.system"},
-    "ui.widgets": {"paths"},
+    "ui.widgets": {"paths", "sizes"},
     "ui.memory": {*VALUES, "backend.gguf", "backend.planning", "backend.session_log", "backend.system", "ui.widgets"},
     "ui.panels": {*VALUES, "backend.planning", "backend.system", "ui.memory", "ui.widgets"},
     "ui.settings": {*VALUES, "backend.gguf", "backend.planning", "ui.panels", "ui.widgets"},
@@ -100,7 +101,7 @@ BUILT_ON = {
 }
 """The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
-    r"kvdesk\.errors"
+    r"kvdesk\.(errors|sizes)"
     r"|kvdesk\.backend\.(settings|protocol\..+|chat_format\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
     r"|engine\.(crash_report|engine_event)|session\.state|conversations\.(conversation|file_format)"
     r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan|plan_event))"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from kvdesk.backend.atomic_file import write_file
-from kvdesk.backend.settings import MIB, OVERFLOWS, EngineSettings, SamplingSettings, Values
+from kvdesk.backend.settings import OVERFLOWS, EngineSettings, SamplingSettings, Values
 from kvdesk.errors import StoreError
+from kvdesk.sizes import MB, MIB
 
 THEMES: tuple[str, ...] = ("system", "light", "dark")
 FILE_NAME = "preferences.json"
 WINDOW_FILE_NAME = "window.json"
-MB = 1000 * 1000
 DEFAULT_ENGINE = EngineSettings()
 DEFAULT_SAMPLING = SamplingSettings()
 V = TypeVar("V", bound=Values)

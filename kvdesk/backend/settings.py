@@ -29,8 +29,6 @@ FLASH_ATTN: tuple[str, ...] = ("auto", "on", "off")
 ALLOCATIONS: tuple[str, ...] = ("grow", "reserve")
 OVERFLOWS: tuple[str, ...] = ("ask", "stop", "truncate-middle", "rolling")
 
-MIB = 1024 * 1024
-
 
 def _meta(label: str, help_text: str, **more: Any) -> dict[str, Any]:
     return {"label": label, "help": help_text, **more}

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from kvdesk.errors import UsageError
+from kvdesk.sizes import format_file_size
 
 LARGEST_BYTES = 4 * 1000 * 1000
 """More than any context holds: about a million tokens."""
@@ -25,7 +26,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"{path.name} could not be read: {error.strerror or error}.") from error
     if len(content) > LARGEST_BYTES:
-        raise UsageError(f"{path.name} is larger than {LARGEST_BYTES // 1000 // 1000} MB; no context holds that.")
+        raise UsageError(f"{path.name} is larger than {format_file_size(LARGEST_BYTES)}; no context holds that.")
     encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "")
     if not encoding and b"\0" in content:
         raise UsageError(f"{path.name} is no text file.")

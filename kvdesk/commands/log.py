@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kvdesk.errors import UsageError
+from kvdesk.sizes import format_bytes
 
 if TYPE_CHECKING:
     from kvdesk.backend.session_log.reader import Session, SessionSummary
@@ -79,10 +80,14 @@ def _json(summary: SessionSummary) -> dict[str, Any]:
 
 
 def _row(summary: SessionSummary) -> tuple[str, ...]:
-    from kvdesk.backend.session_log.report import size_text
-
     ended = _plain(summary.how_ended) + (" (damaged)" if summary.damaged else "")
-    return summary.session_id, _lasted(summary.duration_s), size_text(summary.peak_bytes), ended, _plain(summary.model)
+    return (
+        summary.session_id,
+        _lasted(summary.duration_s),
+        format_bytes(summary.peak_bytes),
+        ended,
+        _plain(summary.model),
+    )
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -91,14 +96,12 @@ def _show(args: argparse.Namespace) -> None:
 
 def _words(session: Session) -> Iterable[str]:
     """Who, when, how much in each domain, and what happened."""
-    from kvdesk.backend.session_log.report import size_text
-
     summary, header = session.summary, session.header
     yield f"{summary.session_id}: kvdesk {summary.version} ({summary.app})"
     yield f"model    {_plain(summary.model) or 'none'}"
     yield f"started  {_moment(summary.started_s)}, lasted {_lasted(summary.duration_s)}, ended: {_plain(summary.how_ended)}"
     yield f"system   {_plain(str(header.get('system', 'unknown')))}"
-    yield f"peak     {size_text(summary.peak_bytes)} resident, {summary.n_samples:,} samples"
+    yield f"peak     {format_bytes(summary.peak_bytes)} resident, {summary.n_samples:,} samples"
     domains = list(_domain_rows(session))
     if domains:
         heads = ("domain", "capacity", "engine at most", "predicted", "least room under the line")
@@ -110,8 +113,6 @@ def _words(session: Session) -> Iterable[str]:
 
 
 def _domain_rows(session: Session) -> Iterable[tuple[str, ...]]:
-    from kvdesk.backend.session_log.report import size_text
-
     rooms: dict[str, int] = {}
     last: dict[str, tuple[int | None, int | None]] = {}
     for sample in session.samples():
@@ -123,7 +124,7 @@ def _domain_rows(session: Session) -> Iterable[tuple[str, ...]]:
     for name, (capacity, predicted) in last.items():
         room = rooms.get(name)
         sizes = (capacity, session.peak_in(name), predicted, room)
-        yield name, *map(size_text, sizes)
+        yield name, *map(format_bytes, sizes)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvdesk.commands.table import aligned
 from kvdesk.errors import ModelFileError, UsageError
+from kvdesk.sizes import format_file_size
 
 if TYPE_CHECKING:
     from kvdesk.backend.library.models import ModelListEntry
@@ -76,7 +77,9 @@ def _remove(args: argparse.Namespace) -> int:
             return 1
     freed = delete_model(path)
     print(
-        json.dumps({"deleted": str(path), "freed_bytes": freed}) if args.json else f"Deleted; {_size(freed)} are free."
+        json.dumps({"deleted": str(path), "freed_bytes": freed})
+        if args.json
+        else f"Deleted; {format_file_size(freed)} are free."
     )
     return 0
 
@@ -159,7 +162,7 @@ def _rows(entries: Sequence[ModelListEntry], fits: dict[str, Fit]) -> list[str]:
                 entry.architecture,
                 entry.quantization,
                 _count(entry.n_params),
-                _size(entry.size_bytes),
+                format_file_size(entry.size_bytes),
                 f"{entry.n_ctx_train:,}" if entry.n_ctx_train else "-",
                 entry.source,
                 entry.error or (fit.sentence if fit else ""),
@@ -188,8 +191,3 @@ def _count(n_params: int) -> str:
     if not n_params:
         return "-"
     return f"{n_params / 1e9:.1f}B" if n_params >= 1e9 else f"{n_params / 1e6:.0f}M"
-
-
-def _size(size_bytes: int) -> str:
-    """Sizes of files are 1000-based, as every file manager and hub has them."""
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kvdesk.commands.flags import FLAGS, add_flags, given
 from kvdesk.commands.table import aligned
 from kvdesk.errors import SettingsError
+from kvdesk.sizes import MIB, format_bytes, format_bytes_delta
 
 if TYPE_CHECKING:
     from kvdesk.backend.gguf.model_file import ModelFile
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from kvdesk import paths
     from kvdesk.backend.gguf.model_file import read_model_file
     from kvdesk.backend.planning.calibration import Calibration
-    from kvdesk.backend.planning.plan import DEFAULT_MARGIN_BYTES, MIB
+    from kvdesk.backend.planning.plan import DEFAULT_MARGIN_BYTES
     from kvdesk.backend.planning.pricer import Pricer
 
     settings = _settings(args)
@@ -168,7 +169,7 @@ def _table(model: ModelFile, plan: MemoryPlan, curves: Sequence[Curve]) -> list[
     ]
     formula = formula_words(model, plan.n_ctx, context)
     if formula and plan.kv.formula_bytes != plan.kv.total_bytes:
-        lines.append(f"KV by the formula: {formula}; exact: {_size(plan.kv.total_bytes)}.")
+        lines.append(f"KV by the formula: {formula}; exact: {format_bytes(plan.kv.total_bytes)}.")
     if plan.options:
         lines += ["", *_option_rows(plan.options)]
     if curves:
@@ -193,7 +194,7 @@ def _device_rows(plan: MemoryPlan) -> list[str]:
         ("ceiling", "ceiling_bytes"),
         ("OOM line", "oom_line_bytes"),
     ]
-    rows = [[label, *(_size(getattr(device, name)) for device in plan.devices)] for label, name in parts]
+    rows = [[label, *(format_bytes(getattr(device, name)) for device in plan.devices)] for label, name in parts]
     return aligned([heads, *rows])
 
 
@@ -203,7 +204,7 @@ def _option_rows(options: Sequence[Option]) -> list[str]:
         fits = {True: "yes", False: "no", None: "unknown"}[option.fits]
         longest = f"{option.max_n_ctx:,}" if option.max_n_ctx else "-"
         rows.append(
-            [option.label, _size(option.difference_bytes, signed=True), _size(option.total_bytes), fits, longest]
+            [option.label, format_bytes_delta(option.difference_bytes), format_bytes(option.total_bytes), fits, longest]
         )
     return aligned(rows)
 
@@ -214,15 +215,6 @@ def _curve_rows(curves: Sequence[Curve]) -> list[str]:
     shown = [p for p in points if p is points[-1] or p.n_ctx & (p.n_ctx - 1) == 0]
     rows = [["tokens", *(f"{c.type_k}/{c.type_v}" for c in curves)]]
     by_length = [{p.n_ctx: p.total_bytes for p in curve.points} for curve in curves]
-    rows += [[f"{p.n_ctx:,}", *(_size(sizes.get(p.n_ctx)) for sizes in by_length)] for p in shown]
+    rows += [[f"{p.n_ctx:,}", *(format_bytes(sizes.get(p.n_ctx)) for sizes in by_length)] for p in shown]
     rows.append(["fits up to", *(f"{c.crossing_n_ctx:,}" if c.crossing_n_ctx else "-" for c in curves)])
     return aligned(rows)
-
-
-def _size(size_bytes: int | None, *, signed: bool = False) -> str:
-    from kvdesk.backend.planning.plan import size_words
-
-    if size_bytes is None:
-        return "unknown"
-    sign = "+" if signed and size_bytes > 0 else ""
-    return sign + size_words(size_bytes) if size_bytes else "0"

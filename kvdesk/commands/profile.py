@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvdesk.commands.flags import add_flags, given
 from kvdesk.errors import StoreError, UsageError
+from kvdesk.sizes import format_bytes
 
 if TYPE_CHECKING:
     from kvdesk.backend.engine.engine_event import EngineEvent
@@ -141,8 +142,6 @@ class _Outcome:
                 print(f"\rkvdesk profile: {types} ends before {event.n_ctx:,} tokens: {event.reason}", file=sys.stderr)
 
     def _show(self, point: ProfilePoint) -> None:
-        from kvdesk.backend.session_log.report import size_text
-
         if self._is_json:
             return
         if len(self.points) == 1:
@@ -150,8 +149,10 @@ class _Outcome:
         share = "unknown" if point.kv_share is None else f"{point.kv_share:.1%}"
         speeds = (point.prompt_tokens_per_second, point.tokens_per_second)
         sizes = (point.predicted_total_bytes, point.measured_total_bytes)
-        cells = (f"{point.type_k}/{point.type_v}", f"{point.n_ctx:,}", size_text(point.kv_bytes), share)
-        print(_row((*cells, *map(size_text, sizes), *("-" if s is None else f"{s:,.1f}" for s in speeds))), flush=True)
+        cells = (f"{point.type_k}/{point.type_v}", f"{point.n_ctx:,}", format_bytes(point.kv_bytes), share)
+        print(
+            _row((*cells, *map(format_bytes, sizes), *("-" if s is None else f"{s:,.1f}" for s in speeds))), flush=True
+        )
 
     def to_json_dict(self, request: ProfileRequest) -> dict[str, Any]:
         """The contract of ``kvdesk profile --json``: bytes, tokens, tokens per second; null is unknown."""

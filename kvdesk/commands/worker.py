@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kvdesk.errors import EngineError, UsageError
+from kvdesk.sizes import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,7 +148,7 @@ def _offer(devices: Sequence[Device]) -> str:
     ram = next(domain for domain in read_domains() if domain.kind == "ram")
     sizes = [ram.available_bytes if device.kind == "cpu" else device.free_bytes for device in devices]
     total = sum(size or 0 for size in sizes)
-    return f"{total / 1024**3:.1f} GiB ({', '.join(f'{d.name}: {d.description}' for d in devices)})"
+    return f"{format_bytes(total)} ({', '.join(f'{d.name}: {d.description}' for d in devices)})"
 
 
 def _why_ended(connection: Connection, process: SpawnProcess, log_path: Path) -> str:

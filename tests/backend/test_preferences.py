@@ -15,8 +15,9 @@ from kvdesk.backend.preferences import (
     load_window_state,
     save_values,
 )
-from kvdesk.backend.settings import MIB, ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
 from kvdesk.errors import StoreError
+from kvdesk.sizes import MIB
 
 
 @pytest.fixture

@@ -74,8 +74,8 @@ def test_show_tells_domains_and_events(sessions: Path, capsys: pytest.CaptureFix
     assert "model    gemma" in text
     assert "ended: closed" in text
     ram = next(line for line in text.splitlines() if line.startswith("RAM "))
-    assert "16.00 GiB" in ram
-    assert "2.00 GiB" in ram
+    assert "16.0 GiB" in ram
+    assert "2.0 GiB" in ram
     assert any(line.split()[2:] == ["grow", "Grew", "to", "4,096"] for line in text.splitlines())
 
 

@@ -10,10 +10,10 @@ import pytest
 from kvdesk.backend.gguf.model_file import read_model_file
 from kvdesk.backend.planning.calibration import Calibration
 from kvdesk.backend.planning.fit import Fit, fit_of
-from kvdesk.backend.planning.plan import GIB, MIB
 from kvdesk.backend.planning.pricer import Pricer
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.samples import DomainReading
+from kvdesk.sizes import GIB, MIB
 from tests.tiny_models import write_tiny
 
 

@@ -7,6 +7,7 @@ import signal
 from typing import Any
 
 from kvdesk.errors import EngineDied
+from kvdesk.sizes import MIB, format_bytes
 
 _SIGNALS = {
     "SIGSEGV": "crashed (segmentation fault)",
@@ -25,7 +26,6 @@ _NTSTATUS = {
 }
 """Windows exit codes that mean a crash (never seen there by us)."""
 
-_MIB = 1024 * 1024
 _FRESH_START = re.compile(r"constructing llama_context|llama_model_loader: loaded meta data")
 """With these lines a new try begins: what failed before them was survived."""
 _WORKER_LOST = re.compile(
@@ -54,8 +54,8 @@ def explain(
     elif worker:
         cause, more, memory = f"lost {worker}", ". Start `kvdesk worker` there again, then reload.", False
     elif asked is not None:
-        room = f", {_amount(free)} was free" if free is not None else ""
-        cause, more = "ran out of memory", f": it asked for {_amount(asked)}{room}."
+        room = f", {format_bytes(free)} was free" if free is not None else ""
+        cause, more = "ran out of memory", f": it asked for {format_bytes(asked)}{room}."
     elif re.search(r"CUDA error: out of memory|OutOfDeviceMemory", recent):
         cause = "ran out of GPU memory"
     elif "std::bad_alloc" in recent:
@@ -114,13 +114,13 @@ def asked_and_free_bytes(log: str) -> tuple[int | None, int | None]:
     device = ""
     for line in _recent(log).splitlines():
         if found := re.search(r"allocating ([\d.]+) MiB on device (\d+): .*failed", line):
-            asked, device = round(float(found[1]) * _MIB), f"CUDA{found[2]}"
+            asked, device = round(float(found[1]) * MIB), f"CUDA{found[2]}"
         elif found := re.search(r"fail\w* to allocate (\S+ )?buffer of size (\d+)", line):
             asked, device = int(found[2]), (found[1] or device).strip()
         elif found := re.search(r"Requested buffer size \((\d+)\)", line):
             asked = int(found[1])
         elif found := re.search(r"(?:failed to allocate buffer, size =|attempted to allocate) +([\d.]+) M", line):
-            asked = round(float(found[1]) * _MIB)
+            asked = round(float(found[1]) * MIB)
     return asked, None if asked is None else _free_bytes(log, device)
 
 
@@ -131,11 +131,11 @@ def _free_bytes(log: str, device: str) -> int | None:
     name = re.escape(device)
     for line in log.splitlines():
         if found := re.search(rf"using device {name} .* (\d+) MiB free", line):
-            free, weights, context = int(found[1]) * _MIB, 0, 0
+            free, weights, context = int(found[1]) * MIB, 0, 0
         elif "constructing llama_context" in line:  # the one before it is freed by then
             context = 0
         elif found := re.search(rf" {name} +(model|KV|RS|compute|output) buffer size = *([\d.]+) MiB", line):
-            size = round(float(found[2]) * _MIB)
+            size = round(float(found[2]) * MIB)
             weights, context = (weights + size, context) if found[1] == "model" else (weights, context + size)
     return None if free is None or not device else max(0, free - weights - context)
 
@@ -172,10 +172,6 @@ def _ending(exit_code: int | None, signal_name: str | None) -> str:
     if exit_code is not None and (exit_code & 0xFFFFFFFF) in _NTSTATUS:
         return _NTSTATUS[exit_code & 0xFFFFFFFF]
     return "ended unexpectedly" + ("" if exit_code is None else f" (exit code {exit_code})")
-
-
-def _amount(n: int) -> str:
-    return f"{n / 1024**3:.1f} GiB" if n >= 1024**3 else f"{n / _MIB:.0f} MiB"
 
 
 def _signal_name(exit_code: int | None) -> str | None:

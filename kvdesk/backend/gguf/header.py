@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvdesk.errors import ModelFileError
+from kvdesk.sizes import format_bytes
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 MAX_KEYS = 65_536
@@ -198,7 +199,7 @@ class _Reader:
         if end > self._file_bytes:
             raise self._fault(field, f"{field} reaches beyond the end of the file ({self._file_bytes:,} bytes)")
         if end > self._max_bytes:
-            raise self._fault(field, f"{field} makes the header longer than {MAX_HEADER_BYTES >> 20} MiB")
+            raise self._fault(field, f"{field} makes the header longer than {format_bytes(MAX_HEADER_BYTES)}")
 
     def _unpack(self, form: struct.Struct, field: str) -> int | float | bool:
         here = self._reach(form.size, field)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvdesk.backend.gguf.model_file import ModelFile
-from kvdesk.backend.planning.plan import DevicePlan, MemoryPlan, size_words
+from kvdesk.backend.planning.plan import DevicePlan, MemoryPlan
 from kvdesk.backend.protocol.facts import BufferKind
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings
+from kvdesk.sizes import format_bytes
 
 TABLE_LENGTHS = (8192, 32768, 131072)
 TABLE_TYPES = ("f16", "q8_0", "q4_0")
@@ -70,7 +71,7 @@ def formula_words(model: ModelFile, n_ctx: int, settings: ContextSettings) -> st
             f"{model.n_layer} layers x {heads} KV heads x ({model.head_size_k} x {k:g} bytes of K + "
             f"{model.head_size_v} x {v:g} bytes of V) x {n_ctx:,} tokens"
         )
-    return f"{parts} = {size_words(size)}"
+    return f"{parts} = {format_bytes(size)}"
 
 
 def kv_facts(model: ModelFile, footprint: Footprint) -> KvFacts | None:
@@ -88,7 +89,7 @@ def kv_facts(model: ModelFile, footprint: Footprint) -> KvFacts | None:
         windowed = sum(model.windowed_layers)
         reasons.append(
             f"{windowed} of {model.n_layer} layers see only the last {model.sliding_window:,} tokens: "
-            f"{size_words(window_saves)} less"
+            f"{format_bytes(window_saves)} less"
         )
     uncached = sum(not cached for cached in model.cached_layers)
     if uncached:
@@ -124,13 +125,13 @@ def why(figure: str, plan: MemoryPlan, device: DevicePlan, model: ModelFile) -> 
         return _why_kv(plan, plan.footprint, model)
     words = {
         "weights": f"{len(model.tensors)} tensors, {model.quantization}; "
-        f"{size_words(device.weights_bytes)} of {size_words(model.tensor_bytes)} lie here",
-        "mapped": f"{size_words(device.weights_mapped_bytes)} are pages of the file: the system may drop and read them "
+        f"{format_bytes(device.weights_bytes)} of {format_bytes(model.tensor_bytes)} lie here",
+        "mapped": f"{format_bytes(device.weights_mapped_bytes)} are pages of the file: the system may drop and read them "
         "again, slowly, so they never cause a crash by themselves",
         "recurrent": f"{sum(model.recurrent_layers)} recurrent layers keep a state of fixed size; "
         "it does not grow with the context",
         "compute": f"scratch for the largest graph: {context.n_ubatch:,} tokens at once against {plan.n_ctx:,} cells, "
-        f"Flash Attention {'on' if plan.flash_attn else 'off'}; {size_words(device.resident_bytes)} of the total are "
+        f"Flash Attention {'on' if plan.flash_attn else 'off'}; {format_bytes(device.resident_bytes)} of the total are "
         "touched by a first batch",
         "output": f"{model.n_vocab:,} logits x 4 bytes x {context.n_seq_max} sequence"
         f"{'s' if context.n_seq_max > 1 else ''}",
@@ -154,15 +155,15 @@ def _why_kv(plan: MemoryPlan, footprint: Footprint, model: ModelFile) -> tuple[s
     context = plan.settings.context
     lines = [f"The formula: {formula_words(model, footprint.n_ctx, context)}."]
     if abs(facts.exact_bytes - facts.formula_bytes) > 0.01 * facts.formula_bytes:
-        lines.append(f"Exact: {size_words(facts.exact_bytes)}, because {'; '.join(facts.reasons)}.")
+        lines.append(f"Exact: {format_bytes(facts.exact_bytes)}, because {'; '.join(facts.reasons)}.")
     if facts.shared_heads_ratio > 1:
         lines.append(
             f"Grouped-query attention makes it {facts.shared_heads_ratio:.3g}x smaller "
-            f"(every head its own K and V: {size_words(facts.every_head_bytes)})."
+            f"(every head its own K and V: {format_bytes(facts.every_head_bytes)})."
         )
     if facts.quantization_saves_bytes > 0:
         lines.append(
-            f"{context.type_k} K and {context.type_v} V save {size_words(facts.quantization_saves_bytes)} against f16."
+            f"{context.type_k} K and {context.type_v} V save {format_bytes(facts.quantization_saves_bytes)} against f16."
         )
     if plan.kv.bytes_per_token:
         lines.append(f"One more token of context costs {plan.kv.bytes_per_token / 1024:,.3g} KiB.")

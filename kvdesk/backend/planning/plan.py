@@ -14,9 +14,8 @@ from typing import Any, Protocol
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings
+from kvdesk.sizes import GIB, MIB, format_bytes
 
-GIB = 1024**3
-MIB = 1024**2
 DEFAULT_MARGIN_BYTES = GIB
 AMBER_ROOM_BYTES = GIB
 RED_ROOM_BYTES = 512 * MIB
@@ -394,15 +393,6 @@ def alarm(room_bytes: int | None) -> str:
     return "amber" if room_bytes >= RED_ROOM_BYTES else "red"
 
 
-def size_words(size_bytes: int) -> str:
-    """Memory in words, 1024-based: "3.1 GiB", "480 MiB"; below a mebibyte in KiB."""
-    if abs(size_bytes) >= 1000 * MIB:
-        return f"{size_bytes / GIB:,.1f} GiB"
-    if abs(size_bytes) >= MIB:
-        return f"{size_bytes / MIB:,.0f} MiB"
-    return f"{size_bytes / 1024:,.0f} KiB"
-
-
 def _device_plan(
     device: Device,
     footprint: Footprint,
@@ -476,14 +466,14 @@ def _verdict(plan: MemoryPlan, max_n_ctx: int | None) -> Verdict:
     where = "" if tightest.name == RAM and len(plan.devices) == 1 else f" on {tightest.name}"
     if room is None:
         kind = "unknown"
-        sentence = f"Needs {size_words(plan.total_bytes)}; how much is free cannot be told"
+        sentence = f"Needs {format_bytes(plan.total_bytes)}; how much is free cannot be told"
     elif room >= 0:
-        kind, sentence = "fits", f"Fits, {size_words(room)} under the line{where}"
+        kind, sentence = "fits", f"Fits, {format_bytes(room)} under the line{where}"
     elif max_n_ctx:
         kind, sentence = (
             "fits-up-to",
-            f"Fits up to {max_n_ctx:,} tokens; {size_words(-room)} over the line{where} at {plan.n_ctx:,}",
+            f"Fits up to {max_n_ctx:,} tokens; {format_bytes(-room)} over the line{where} at {plan.n_ctx:,}",
         )
     else:
-        kind, sentence = "does-not-fit", f"Does not fit by {size_words(-room)}{where}"
+        kind, sentence = "does-not-fit", f"Does not fit by {format_bytes(-room)}{where}"
     return Verdict(kind, sentence, alarm(room), tightest.name, room, max_n_ctx)

@@ -13,7 +13,7 @@ from typing import Any
 from kvdesk.backend.engine.crash_report import crash_values
 from kvdesk.backend.engine.engine_event import Died, EngineState, FellBack, StateChanged
 from kvdesk.backend.planning.headroom_watch import HeadroomWatch, RoomChanged
-from kvdesk.backend.planning.plan import domain_name, size_words
+from kvdesk.backend.planning.plan import domain_name
 from kvdesk.backend.planning.plan_event import Compared, GrowthPriced
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ContextFacts, StopReason
@@ -22,6 +22,7 @@ from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.monitor import Monitor
 from kvdesk.backend.system.samples import Sample
+from kvdesk.sizes import format_bytes
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def context_sentence(context: ContextFacts) -> str:
 
 def room_sentence(change: RoomChanged) -> str:
     """What an alarm about memory says."""
-    size = size_words(abs(change.room_bytes))
+    size = format_bytes(abs(change.room_bytes))
     if change.room_bytes < 0:
         words = f"At full context length this chat goes {size} over the OOM line of {change.domain}."
     else:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from kvdesk.backend.session_log.reader import Session
 from kvdesk.backend.system.samples import Sample
+from kvdesk.sizes import format_bytes, format_bytes_delta
 
 _MAX_EVENTS = 100
 _STEP_S = 5.0
@@ -37,7 +38,7 @@ def _about(session: Session) -> str:
         "started": None if summary.started_s is None else _moment(summary.started_s),
         "lasted": None if summary.duration_s is None else f"{summary.duration_s:.0f} s",
         "ended": summary.how_ended,
-        "engine's peak": size_text(summary.peak_bytes),
+        "engine's peak": format_bytes(summary.peak_bytes),
         "system": header.get("system"),
         "Python": header.get("python"),
         "CPUs": header.get("cpus"),
@@ -52,7 +53,7 @@ def _about(session: Session) -> str:
 
 def _capacities(session: Session) -> dict[str, str]:
     frames = (session.frames[seq] for seq in sorted(session.frames))
-    return {domain[0]: size_text(domain[2]) for frame in frames for domain in frame["domains"]}
+    return {domain[0]: format_bytes(domain[2]) for frame in frames for domain in frame["domains"]}
 
 
 def _settings(session: Session) -> str:
@@ -75,9 +76,9 @@ def _predictions(session: Session) -> str:
     rows: list[list[str]] = []
     for one in components:
         predicted, actual = one.get("predicted_bytes"), one.get("actual_bytes")
-        error = "" if predicted is None or actual is None else f"{(actual - predicted) / 1024**2:+,.1f} MiB"
+        error = "" if predicted is None or actual is None else format_bytes_delta(actual - predicted)
         names = [_code(one.get("domain", "")), _code(one.get("name", ""))]
-        rows.append([*names, size_text(predicted), size_text(actual), error])
+        rows.append([*names, format_bytes(predicted), format_bytes(actual), error])
     return _table(["domain", "component", "predicted", "actual", "error"], rows)
 
 
@@ -85,7 +86,7 @@ def _peaks(session: Session) -> list[list[str]]:
     predicted: dict[str, int] = {}
     for seq in sorted(session.frames):
         predicted.update(session.frames[seq]["predicted_bytes"] or {})
-    return [[_code(name), size_text(size), size_text(session.peak_in(name))] for name, size in predicted.items()]
+    return [[_code(name), format_bytes(size), format_bytes(session.peak_in(name))] for name, size in predicted.items()]
 
 
 def _events(session: Session) -> str:
@@ -113,7 +114,7 @@ def _last_minute(session: Session) -> str:
                 if domain
                 else (None,) * len(figures)
             )
-            row += [size_text(size) for size in sizes]
+            row += [format_bytes(size) for size in sizes]
         rows.append(row)
     return _table(head, rows)
 
@@ -125,14 +126,6 @@ def _thinned(samples: list[Sample]) -> list[Sample]:
         if not kept or sample.monotonic_s - kept[-1].monotonic_s >= _STEP_S or sample is samples[-1]:
             kept.append(sample)
     return kept
-
-
-def size_text(size_bytes: int | None) -> str:
-    """A size for people, 1024-based; "unknown" for None."""
-    if size_bytes is None:
-        return "unknown"
-    mib = size_bytes / 1024**2
-    return f"{mib:,.1f} MiB" if abs(mib) < 1024 else f"{mib / 1024:,.2f} GiB"
 
 
 def _section(title: str, body: str) -> str:

@@ -24,9 +24,9 @@ from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.calibration import Comparison
 from kvdesk.backend.planning.explain import why
 from kvdesk.backend.planning.plan import DevicePlan, MemoryPlan
+from kvdesk.sizes import MIB
 from kvdesk.ui.memory.plan_tree import Group, PlanTree, Row
 from kvdesk.ui.widgets.numbers import (
-    MIB,
     format_bytes,
     format_bytes_delta,
     format_clock,

@@ -30,11 +30,12 @@ from kvdesk.backend.settings import (
     ModelSettings,
     context_problems,
 )
+from kvdesk.sizes import MIB
 from kvdesk.ui.settings.apply_bar import ApplyBar
 from kvdesk.ui.settings.context_length import ContextLength
 from kvdesk.ui.settings.form import FieldForm
 from kvdesk.ui.settings.settings_effect import effect_words
-from kvdesk.ui.widgets.numbers import MIB, format_bytes_delta
+from kvdesk.ui.widgets.numbers import format_bytes_delta
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
 

@@ -9,9 +9,8 @@ import datetime as dt
 
 from PySide6.QtCore import QCoreApplication
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
+from kvdesk import sizes
+from kvdesk.sizes import GIB, KIB, MIB, figures
 
 
 def unknown() -> str:
@@ -23,26 +22,14 @@ def format_bytes(n: float | None) -> str:
     """Memory, 1024-based: 3328599654 -> "3.1 GiB", 503316480 -> "480 MiB", 0 -> "0 MiB"."""
     if n is None:
         return unknown()
-    size = abs(n)
-    sign = "-" if n < 0 else ""
-    if size == 0:
-        return "0 MiB"
-    if size < 1023.5:
-        return f"{sign}{size:.0f} B"
-    if size < 1023.5 * KIB:
-        return f"{sign}{_figures(size / KIB)} KiB"
-    if size < 1023.5 * MIB:
-        return f"{sign}{_figures(size / MIB)} MiB"
-    return f"{sign}{size / GIB:,.1f} GiB"
+    return sizes.format_bytes(n)
 
 
 def format_bytes_delta(n: float | None) -> str:
     """A difference of memory with its sign: "-480 MiB", "+0.9 GiB", "±0 MiB"."""
     if n is None:
         return unknown()
-    if n == 0:
-        return "±0 MiB"
-    return format_bytes(n) if n < 0 else "+" + format_bytes(n)
+    return sizes.format_bytes_delta(n)
 
 
 def format_bytes_pair(part: float | None, whole: float | None) -> str:
@@ -53,7 +40,7 @@ def format_bytes_pair(part: float | None, whole: float | None) -> str:
     def write(n: float | None) -> str:
         if n is None:
             return unknown()
-        return f"{n / unit:,.1f}" if unit == GIB else _figures(n / unit)
+        return f"{n / unit:,.1f}" if unit == GIB else figures(n / unit)
 
     return f"{write(part)} / {write(whole)} {name}"
 
@@ -67,10 +54,7 @@ def format_file_size(n: float | None) -> str:
     """A file or download, 1000-based: "253 MB", "4.9 GB"."""
     if n is None:
         return unknown()
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if n >= unit * 0.9995:
-            return f"{n / unit:.1f} {name}" if unit >= 1e9 else f"{_figures(n / unit)} {name}"
-    return f"{n:.0f} B"
+    return sizes.format_file_size(n)
 
 
 def format_tokens(n: int | None) -> str:
@@ -96,7 +80,7 @@ def format_rate(tokens_per_second: float | None) -> str:
     """Speed: "18.2 tok/s", from a hundred on without decimals."""
     if tokens_per_second is None:
         return unknown()
-    return f"{_figures(tokens_per_second, limit=100)} tok/s"
+    return f"{figures(tokens_per_second, limit=100)} tok/s"
 
 
 def format_ms(ms: float | None) -> str:
@@ -123,11 +107,3 @@ def format_clock(time_s: float, seconds: bool = True) -> str:
     """Local wall-clock time of a Unix time: "14:03:12" or "14:03"."""
     local = dt.datetime.fromtimestamp(time_s, dt.UTC).astimezone()
     return local.strftime("%H:%M:%S" if seconds else "%H:%M")
-
-
-def _figures(value: float, limit: float = 10) -> str:
-    """One decimal below ``limit`` where there is one to show, none from there on."""
-    if abs(value) >= limit - 0.05:
-        return f"{value:,.0f}"
-    text = f"{value:.1f}"
-    return text.removesuffix(".0") if limit == 10 else text

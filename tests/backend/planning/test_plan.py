@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvdesk.backend.planning.plan import Overhead, growth_cost, make_plan, size_words, with_max_n_ctx
+from kvdesk.backend.planning.plan import Overhead, growth_cost, make_plan, with_max_n_ctx
 from kvdesk.backend.planning.pricer import held_by
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
 from kvdesk.backend.system.nvml import GpuReading
@@ -157,10 +157,3 @@ def test_buffers_of_a_host_type_lie_in_ram() -> None:
     mixed = footprint(on_gpu=True)
     plan = make_plan(replace(mixed, buffers=(*mixed.buffers, pinned)), [], NO_OVERHEAD)
     assert plan.devices[0].compute_bytes == 5 * MIB
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(3328599654, "3.1 GiB"), (503316480, "480 MiB"), (-503316480, "-480 MiB"), (2048, "2 KiB")]
-)
-def test_sizes_in_words(size: int, words: str) -> None:
-    assert size_words(size) == words

@@ -212,20 +212,20 @@ def test_the_report_has_what_a_bug_tracker_needs(tmp_path: Path) -> None:
     text = report(open_session(recorder.path))
     assert "- kvdesk: `0.1.0 (window)`" in text
     assert "- llama-cpp-python: `0.3.36`" in text
-    assert "- RAM: `16.00 GiB`" in text
+    assert "- RAM: `16.0 GiB`" in text
     assert "- model: `gemma`" in text
     assert "- settings.context.n_ctx: `8192`" in text
     assert "- settings.context.type_k: `q8_0`" in text
-    assert "| `RAM` | `kv` | 512.0 MiB | 514.0 MiB | +2.0 MiB |" in text
+    assert "| `RAM` | `kv` | 512 MiB | 514 MiB | +2 MiB |" in text
     last_minute = text.partition("## The last minute")[2].strip().splitlines()
     assert len(last_minute) == 2 + 13  # head, and every five seconds of the last sixty
     assert last_minute[-1].startswith("| 2023-11-14 22:15:49Z | `ready` | 299 / 8192 |")
-    assert "1.00 GiB" in last_minute[-1]
+    assert "1.0 GiB" in last_minute[-1]
 
 
 def test_without_a_comparison_the_report_sets_the_prediction_beside_the_largest_use(session: Session) -> None:
-    assert "| `RAM` | 2.00 GiB | 1.00 GiB |" in report(session)
-    assert "| `CUDA0` | 4.00 GiB | 3.00 GiB |" in report(session)
+    assert "| `RAM` | 2.0 GiB | 1.0 GiB |" in report(session)
+    assert "| `CUDA0` | 4.0 GiB | 3.0 GiB |" in report(session)
 
 
 def test_nothing_in_a_report_is_markup_that_came_from_outside(tmp_path: Path) -> None:

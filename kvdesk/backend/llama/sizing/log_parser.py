@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
+from kvdesk.sizes import MIB
 
-_MIB = 1024 * 1024
 _BUFFER = re.compile(r"\s(\S+) +(model|KV|RS|compute|output) buffer size = *([\d.]+) MiB")
 _CACHE = re.compile(
     r"size = *([\d.]+) MiB \( *(\d+) cells, *(\d+) layers, .*K \((\S+)\): *([\d.]+) MiB(?:, V \((\S+)\): *([\d.]+) MiB)?"
@@ -39,7 +39,7 @@ def buffers(lines: list[str]) -> tuple[Buffer, ...]:
         match = _BUFFER.search(line)
         if match:
             name, kind, mib = match.groups()
-            size = round(float(mib) * _MIB)
+            size = round(float(mib) * MIB)
             found.append(Buffer(device_of(name), name, _KINDS[kind], size, mapped=name.endswith("_Mapped")))
     return tuple(found)
 
@@ -55,7 +55,7 @@ def caches(lines: list[str]) -> tuple[CacheBlock, ...]:
         match = _CACHE.search(line)
         if match:
             _, cells, layers, type_k, k_mib, type_v, v_mib = match.groups()
-            size = round((float(k_mib) + float(v_mib or 0)) * _MIB)
+            size = round((float(k_mib) + float(v_mib or 0)) * MIB)
             found.append(CacheBlock(name or "KV", int(cells), int(layers), size, type_k, type_v or ""))
             name = ""
     return tuple(found)
@@ -76,5 +76,5 @@ def failed_allocation_bytes(lines: list[str]) -> int | None:
             return int(match.group(1))
         match = re.search(r"allocating ([\d.]+) MiB on device \d+: .*fail", line)
         if match:
-            return round(float(match.group(1)) * _MIB)
+            return round(float(match.group(1)) * MIB)
     return None

@@ -26,18 +26,18 @@ from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
 from kvdesk.backend.protocol.footprint import DRY_RUN, Footprint
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, pad256
 from kvdesk.errors import PlanError, SettingsError
+from kvdesk.sizes import GIB, MIB
 
-_MIB = 1024 * 1024
 _DEBUG = 1
 """GGML_LOG_LEVEL_DEBUG (ggml.h)."""
 LONGEST_ASKED = 2**20
 """Cells that are really asked for: llama.cpp keeps 52 bytes of books for each even in a dry run."""
 MOST_SEQUENCES = 256
 """LLAMA_MAX_SEQ (llama-cparams.h)."""
-MOST_STATE_BYTES = 512 * _MIB
+MOST_STATE_BYTES = 512 * MIB
 """Recurrent state that a dry run may take."""
 LAZY_TENSOR = "per_layer_token_embd.weight"
-LAZY_LEAST_BYTES = 4 * 1024**3
+LAZY_LEAST_BYTES = 4 * GIB
 """Read on demand and mapped apart from the rest when larger than this (llama-model-loader.cpp, lazy_read::add)."""
 
 _RESERVED_FOR_ONE = frozenset({"kimi-linear", "minimax-01"})
@@ -250,7 +250,7 @@ class PlannedModel:
         if not state:
             states: dict[str, int] = defaultdict(int)
             for match in filter(None, map(_COMPRESSOR_STATE.search, lines)):
-                states[match[1]] += round(float(match[2]) * _MIB)
+                states[match[1]] += round(float(match[2]) * MIB)
             return states
         if settings.n_seq_max not in self._recurrent:
             one = self._context_bytes(settings, 256 * settings.n_seq_max)
@@ -267,7 +267,7 @@ class PlannedModel:
     def _exact_output(self, output: Sequence[Buffer], settings: ContextSettings) -> list[Buffer]:
         """The output buffers of the log to the byte where they are logits alone (llama-context.cpp, output_reserve)."""
         logits = self.n_vocab * 4 * settings.n_seq_max
-        rounding = _MIB // 100
+        rounding = MIB // 100
         return [
             dataclasses.replace(b, size_bytes=logits) if abs(b.size_bytes - logits) < rounding else b for b in output
         ]
@@ -279,7 +279,7 @@ def _exact_caches(caches: tuple[CacheBlock, ...], kv_bytes: int) -> tuple[CacheB
     What is left over goes to the largest; where llama.cpp caches more than it logs, the caches stay as logged.
     """
     logged = sum(cache.size_bytes for cache in caches)
-    if not caches or abs(kv_bytes - logged) > _MIB // 100 * 2 * len(caches):
+    if not caches or abs(kv_bytes - logged) > MIB // 100 * 2 * len(caches):
         return caches
     if len(caches) == 1:
         return (dataclasses.replace(caches[0], size_bytes=kv_bytes),)

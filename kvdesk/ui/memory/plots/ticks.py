@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import math
 
-from kvdesk.ui.widgets.numbers import GIB, KIB, MIB, format_clock
+from kvdesk.sizes import GIB, KIB, MIB
+from kvdesk.ui.widgets.numbers import format_clock
 
 CLOCK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 MOST_TICKS = 100
