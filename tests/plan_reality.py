@@ -104,5 +104,5 @@ def _by_buffer_type(real: dict[str, Any], planned: Footprint) -> tuple[Counter[A
             was[device, name, part] += size
     for buffer in planned.buffers:
         if buffer.kind in _PARTS:
-            said[buffer.device, buffer.name, _PARTS[buffer.kind]] += buffer.size_bytes
+            said[buffer.device, buffer.name, _PARTS[buffer.kind]] += buffer.span_bytes or buffer.size_bytes
     return was, said

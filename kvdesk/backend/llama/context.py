@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Sequence
 
 from kvdesk.backend.llama import library
+from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.kv.state import cut_keeps_window
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
@@ -25,9 +26,7 @@ OK, ABORTED = 0, 2
 class Context:
     """``n_ctx`` cells for ``model``. Sequence 0 is the conversation."""
 
-    def __init__(
-        self, model: Model, settings: ContextSettings, n_ctx: int, abort: library.AbortFlag | None = None
-    ) -> None:
+    def __init__(self, model: Model, settings: ContextSettings, n_ctx: int, abort: AbortFlag | None = None) -> None:
         """Make it. Raises ContextFailed with llama.cpp's reason; nothing stays allocated then."""
         self.model = model
         self.settings = settings
@@ -46,7 +45,7 @@ class Context:
         self.memory = lib.llama_get_memory(ptr)
         self.n_ctx: int = lib.llama_n_ctx_seq(ptr)
         self.flash_attn = log_parser.flash_attention(self.log_lines, settings.flash_attn)
-        self.buffers = context_buffers.buffers(ptr, model.log_lines, self.log_lines)
+        self.buffers = context_buffers.buffers(ptr, model.log_lines, self.log_lines, model.mapped_bytes())
         self.caches = context_buffers.caches(self.log_lines, self.buffers)
         self._one = (lib.llama_token * 1)()
 

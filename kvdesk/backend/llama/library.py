@@ -79,6 +79,7 @@ _dev_reg = _declare("ggml_backend_dev_backend_reg", _pointer, _pointer)
 _reg_name = _declare("ggml_backend_reg_name", ctypes.c_char_p, _pointer)
 _reg_by_name = _declare("ggml_backend_reg_by_name", _pointer, ctypes.c_char_p)
 _reg_proc = _declare("ggml_backend_reg_get_proc_address", _pointer, _pointer, ctypes.c_char_p)
+_buft_name = _declare("ggml_backend_buft_name", ctypes.c_char_p, _pointer)
 _register = _declare("ggml_backend_register", None, _pointer)
 
 
@@ -158,6 +159,11 @@ def system_info() -> str:
 def device_name(dev: int) -> str:
     """ggml's name of a device pointer, e.g. "CPU" or "CUDA0"."""
     return _dev_name(dev).decode("utf-8", "replace")
+
+
+def buffer_type_name(buffer_type: int) -> str:
+    """ggml's name of a buffer type pointer, e.g. "CPU_Mapped"; "" for none."""
+    return _buft_name(buffer_type).decode("utf-8", "replace") if buffer_type else ""
 
 
 def device_kind(dev: int) -> str:
@@ -242,29 +248,3 @@ def add_rpc_server(endpoint: str) -> None:
         raise EngineError(f"The network worker at {endpoint} lends no device.")
     _register(server)
     _rpc_servers.add(endpoint)
-
-
-class AbortFlag:
-    """A flag that llama.cpp polls without touching Python.
-
-    llama.cpp calls its abort callback for every graph node; a Python function there would cost the interpreter lock
-    a thousand times per token. libc's ``strlen`` has the callback's shape, and on this buffer it answers exactly
-    "is the first byte set" (0 or 1), so it *is* the callback and the buffer its user data.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = ctypes.create_string_buffer(2)
-        self.callback = ctypes.cast(_libc.strlen, lib.ggml_abort_callback)
-        self.user_data = ctypes.cast(self._buffer, ctypes.c_void_p)
-
-    def set(self) -> None:
-        """Ask for an end; any thread."""
-        self._buffer[0] = b"\x01"
-
-    def clear(self) -> None:
-        """Take the request back; any thread."""
-        self._buffer[0] = b"\x00"
-
-    def is_set(self) -> bool:
-        """Whether an end was asked for."""
-        return self._buffer[0] != b"\x00"

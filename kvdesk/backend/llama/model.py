@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kvdesk.backend.llama import library
+from kvdesk.backend.gguf.header import Tensor
+from kvdesk.backend.llama import library, mapped_pages, shim
+from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.vocabulary_gaps import find_gaps
 from kvdesk.backend.protocol.facts import ModelFacts
@@ -53,7 +56,8 @@ def model_params(settings: ModelSettings) -> Any:
 NO_POOLING = ("", "0", "-1", "4294967295")
 """Values of pooling_type that pool nothing: absent, none, and unspecified as llama.cpp saves it (llama.h, enum
 llama_pooling_type; llama-model-saver.cpp writes it unsigned)."""
-
+MAPPED = "_Mapped"
+"""How ggml's names of buffer types end whose buffers are the file's own pages."""
 PIECE_BYTES = 64
 """Room for one token's text; longer ones are asked for again."""
 
@@ -66,7 +70,7 @@ class Model:
         path: str,
         settings: ModelSettings,
         on_progress: Callable[[float], None] | None = None,
-        abort: library.AbortFlag | None = None,
+        abort: AbortFlag | None = None,
     ) -> None:
         """Load ``path``. Raises ModelFileError with a sentence, LoadCancelled when ``abort`` was set meanwhile."""
         log = library.start()
@@ -196,6 +200,23 @@ class Model:
     def is_control(self, token: int) -> bool:
         """Whether ``token`` is one of the template's marks and no text (llama_vocab_is_control)."""
         return lib.llama_vocab_is_control(self.vocab, token)
+
+    def mapped_bytes(self) -> dict[str, int]:
+        """Buffer type's name -> bytes of the pages of the file that its weights lie in; empty where that cannot be told."""
+        ranges: dict[str, list[mapped_pages.Range]] = defaultdict(list)
+        for weight in shim.weights(self.ptr) or ():
+            name = library.buffer_type_name(weight.buffer_type)
+            if name.endswith(MAPPED) and weight.address:
+                ranges[name].append((weight.address, weight.address + weight.size_bytes))
+        return {name: mapped_pages.page_bytes(found) for name, found in ranges.items()}
+
+    def give_back_pages(self, tensors: Sequence[Tensor]) -> int:
+        """Give the system back the file's pages that no weight is read from any more; how many bytes that were.
+        ``tensors`` is the file's tensor table."""
+        weights = shim.weights(self.ptr) or ()
+        types = {weight.buffer_type for weight in weights if weight.buffer_type}
+        is_mapped = {one for one in types if library.buffer_type_name(one).endswith(MAPPED)}
+        return mapped_pages.give_back(weights, is_mapped, tensors)
 
     def close(self) -> None:
         """Free the weights; contexts must be closed before."""

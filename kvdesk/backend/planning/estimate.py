@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kvdesk.backend.gguf.architectures import DIFFUSION
-from kvdesk.backend.gguf.header import Tensor
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock, Device
 from kvdesk.backend.protocol.footprint import ESTIMATE, Footprint
@@ -26,7 +25,7 @@ def estimate(model: ModelFile, settings: EngineSettings, warnings: Sequence[str]
     caches = _caches(model, context, n_ctx_seq)
     n_vocab = model.n_vocab or next((t.shape[1] for t in model.tensors if t.name == "token_embd.weight"), 0)
     sizes = {
-        BufferKind.WEIGHTS: _weight_bytes(model.tensors, settings.model.use_mmap),
+        BufferKind.WEIGHTS: sum(tensor.size_bytes for tensor in model.tensors),
         BufferKind.KV: sum(cache.size_bytes for cache in caches),
         BufferKind.RECURRENT: _recurrent_bytes(model, n_seq),
         BufferKind.COMPUTE: _compute_bytes(model, context, n_ctx_seq, n_vocab, flash_attn),
@@ -45,21 +44,6 @@ def estimate(model: ModelFile, settings: EngineSettings, warnings: Sequence[str]
         settings, ESTIMATE, n_ctx_seq * n_seq, n_ctx_seq, flash_attn, buffers, caches, (CPU,), n_vocab,
         (*warnings, *all_in_ram),
     )  # fmt: skip
-
-
-def _weight_bytes(tensors: Sequence[Tensor], mapped: bool) -> int:
-    """Mapped: from the first to the last tensor of each part; else every tensor by itself."""
-    if not mapped:
-        return sum(tensor.size_bytes for tensor in tensors)
-    parts = {tensor.part for tensor in tensors}
-    spans = (
-        (
-            min(t.offset for t in tensors if t.part == part),
-            max(t.offset + t.size_bytes for t in tensors if t.part == part),
-        )
-        for part in parts
-    )
-    return sum(last - first for first, last in spans)
 
 
 def _caches(model: ModelFile, context: ContextSettings, n_ctx_seq: int) -> tuple[CacheBlock, ...]:

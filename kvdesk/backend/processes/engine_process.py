@@ -24,8 +24,8 @@ from kvdesk.backend.settings import ContextSettings
 from kvdesk.errors import ContextFailed, EngineError, KvdeskError, LoadCancelled, PromptTooLong
 
 if TYPE_CHECKING:
+    from kvdesk.backend.llama.abort_flag import AbortFlag
     from kvdesk.backend.llama.kv.conversation_cells import ConversationCells
-    from kvdesk.backend.llama.library import AbortFlag
     from kvdesk.backend.llama.model import Model
     from kvdesk.backend.llama.prompt import Prompt
     from kvdesk.backend.llama.snapshot_cache import SnapshotCache
@@ -81,8 +81,9 @@ class EngineProcess:
     def run(self) -> None:
         """Work until Shutdown or until the app is gone."""
         from kvdesk.backend.llama import library
+        from kvdesk.backend.llama.abort_flag import AbortFlag
 
-        self._abort = library.AbortFlag()
+        self._abort = AbortFlag()
         library.start()
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._count, name="counter", daemon=True).start()
@@ -229,6 +230,7 @@ class EngineProcess:
         model = Model(command.path, command.settings.model, progress, self._abort)
         try:
             model.require_chat()
+            model.give_back_pages(file.tensors)
             session = ConversationCells(model, command.settings.context, self._abort)
         except KvdeskError:
             model.close()

@@ -38,7 +38,9 @@ class Buffer:
     """One line of llama.cpp's own accounting.
 
     ``device`` is the memory domain it lies in ("CPU", "CUDA0", "RPC0[...]"), ``name`` llama.cpp's buffer type
-    ("CPU_Mapped", "CPU_REPACK", "CUDA0", ...), ``mapped`` true where the bytes are pages of the model file.
+    ("CPU_Mapped", "CPU_REPACK", "CUDA0", ...), ``mapped`` true where the bytes are pages of the model file: then
+    ``size_bytes`` are those its weights lie in, and ``span_bytes`` is llama.cpp's own figure, from the first weight to the
+    last with all that lies between.
     """
 
     device: str
@@ -46,6 +48,7 @@ class Buffer:
     kind: BufferKind
     size_bytes: int
     mapped: bool = False
+    span_bytes: int | None = None
 
 
 @dataclass(frozen=True)

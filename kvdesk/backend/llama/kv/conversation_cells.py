@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from kvdesk.backend.llama import context as contexts
 from kvdesk.backend.llama import library
+from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.context import ABORTED, Context
 from kvdesk.backend.llama.kv.convert import convert_state
 from kvdesk.backend.llama.kv.state import CannotConvert
@@ -21,7 +22,7 @@ from kvdesk.backend.llama.kv.transfer import (
     save_checkpoint,
     save_sequence,
 )
-from kvdesk.backend.llama.library import AbortFlag, lib
+from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.facts import ContextFacts, GrowStep, KvState
 from kvdesk.backend.protocol.messages import GrowAnswer

@@ -3,7 +3,7 @@ device and made exact by its own breakdown. Engine process only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kvdesk.backend.llama.sizing import log_parser, memory_breakdown
@@ -15,16 +15,34 @@ _ROUNDED_BYTES = 1024 * 1024 // 100
 """The log's sizes are MiB with two decimals; a line is off by no more."""
 
 
-def buffers(context: int, model_lines: list[str], context_lines: list[str]) -> tuple[Buffer, ...]:
+def buffers(
+    context: int, model_lines: list[str], context_lines: list[str], mapped_bytes: Mapping[str, int]
+) -> tuple[Buffer, ...]:
     """Every buffer of ``context`` (a llama_context pointer) and of its model, which logged these lines when they were made.
 
+    ``mapped_bytes``: buffer type's name -> bytes of the pages of the file that its weights lie in, where that is known.
     ``Buffer.device`` is ggml's device name; without a breakdown (MSVC) it is guessed from the buffer type's name.
     """
     found = list(log_parser.buffers([*model_lines, *context_lines]))
     for share in memory_breakdown.read(context) or ():
         found = [replace(b, device=share.device) if b.name == share.name else b for b in found]
         _make_exact(found, share)
-    return tuple(found)
+    return tuple(_in_use(found, mapped_bytes))
+
+
+def _in_use(found: Sequence[Buffer], mapped_bytes: Mapping[str, int]) -> list[Buffer]:
+    """``found`` with mapped weights counted by what is needed of them. llama.cpp names one buffer for each file of a split
+    model: the first stands for all of a type."""
+    result: list[Buffer] = []
+    counted: set[str] = set()
+    for buffer in found:
+        if not buffer.mapped or buffer.name not in mapped_bytes:
+            result.append(buffer)
+        elif buffer.name not in counted:
+            counted.add(buffer.name)
+            span = sum(b.size_bytes for b in found if b.mapped and b.name == buffer.name)
+            result.append(replace(buffer, size_bytes=mapped_bytes[buffer.name], span_bytes=span))
+    return result
 
 
 def _make_exact(found: list[Buffer], share: Share) -> None:

@@ -1,7 +1,7 @@
 """llama.cpp's own memory breakdown, exact to the byte, of a real context or of a planned one. Helper and engine only.
 
-llama_get_memory_breakdown (src/llama-ext.h) is C++: it returns a std::map from buffer type to three sizes. Its nodes
-are read in place; where the symbol or the layout is not as expected, ``read`` says so and the caller uses the log.
+llama_get_memory_breakdown (src/llama-ext.h) is C++: it returns a std::map from buffer type to three sizes, which the
+shim turns into plain C. Without the shim the map's nodes are read in place; where the symbol or the layout is not as expected, ``read`` says so and the caller uses the log.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kvdesk.backend.llama import library
+from kvdesk.backend.llama import library, shim
 from kvdesk.backend.llama.library import ggml
 
 _Word = ctypes.c_size_t
@@ -65,6 +65,9 @@ class Share:
 
 def read(context: int) -> tuple[Share, ...] | None:
     """The breakdown of ``context`` (a llama_context pointer), one Share per buffer type; None where it cannot be read."""
+    shares = shim.memory_breakdown(context)
+    if shares is not None:
+        return tuple(_share(*share) for share in shares)
     try:
         breakdown = _function("_Z26llama_get_memory_breakdownPK13llama_context", _Map, _pointer)
     except AttributeError:  # a compiler with other mangling (MSVC)
@@ -106,6 +109,9 @@ def tensor_buffer_types(model: int) -> list[tuple[str, int]] | None:
     A tied embedding that is needed on two devices occurs twice. Source: llama_internal_get_tensor_map, a reference to
     std::vector<std::pair<std::string, ggml_tensor *>>.
     """
+    weights = shim.weights(model)
+    if weights is not None:
+        return [(weight.name, weight.buffer_type) for weight in weights]
     try:
         tensor_map = _function(_TENSOR_MAP, _pointer, _pointer)
     except AttributeError:

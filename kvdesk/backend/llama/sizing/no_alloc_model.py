@@ -19,6 +19,7 @@ import llama_cpp.llama_cpp as lib
 
 from kvdesk.backend.gguf.header import Tensor
 from kvdesk.backend.llama import library
+from kvdesk.backend.llama.mapped_pages import Range, page_bytes
 from kvdesk.backend.llama.model import LOAD_MODE_NONE, model_params
 from kvdesk.backend.llama.params import context_params
 from kvdesk.backend.llama.sizing import buffers_from_log, log_parser, memory_breakdown
@@ -100,7 +101,7 @@ class PlannedModel:
         name: Any = ctypes.create_string_buffer(64)
         lib.llama_model_meta_val_str(self.ptr, b"general.architecture", name, len(name))
         self._architecture = name.value.decode("utf-8", "replace")
-        self._mapped: dict[int, int] | None = None
+        self._mapped: dict[int, tuple[int, int]] | None = None
         self._recurrent: dict[int, dict[str, int]] = {}
 
     def footprint(self, settings: ContextSettings) -> Footprint:
@@ -207,8 +208,9 @@ class PlannedModel:
         found: list[Buffer] = []
         for share in shares:
             if share.buffer_type in mapped:
-                size = mapped[share.buffer_type]
-                found.append(Buffer(share.device, f"{share.name}_Mapped", BufferKind.WEIGHTS, size, mapped=True))
+                size, span = mapped[share.buffer_type]
+                name = f"{share.name}_Mapped"
+                found.append(Buffer(share.device, name, BufferKind.WEIGHTS, size, mapped=True, span_bytes=span))
             else:
                 found.append(Buffer(share.device, share.name, BufferKind.WEIGHTS, share.model_bytes))
             state = recurrent.get(share.name, 0)
@@ -219,24 +221,28 @@ class PlannedModel:
             ]
         return [buffer for buffer in found if buffer.size_bytes]
 
-    def _mapped_bytes(self, shares: Sequence[memory_breakdown.Share]) -> dict[int, int]:
-        """Buffer type -> bytes of the file that a mapped load puts there: from the first to the last of its tensors in
-        each part, whatever lies between (llama-model-loader.cpp, get_mapping_range)."""
+    def _mapped_bytes(self, shares: Sequence[memory_breakdown.Share]) -> dict[int, tuple[int, int]]:
+        """Buffer type -> bytes of the pages that its tensors lie in, and of the buffer that a mapped load makes: from the
+        first to the last of its tensors in each part, whatever lies between (llama-model-loader.cpp, get_mapping_range)."""
         if self._mapped is None:
             placed = memory_breakdown.tensor_buffer_types(self.ptr)
             can_map = {share.buffer_type for share in shares if share.can_map and share.model_bytes}
             if placed is None:
-                return {share.buffer_type: share.model_bytes for share in shares if share.buffer_type in can_map}
-            ranges: dict[tuple[int, int, bool], list[Tensor]] = defaultdict(list)
+                return {s.buffer_type: (s.model_bytes, s.model_bytes) for s in shares if s.buffer_type in can_map}
+            spans: dict[tuple[int, int, bool], list[Range]] = defaultdict(list)
+            places: dict[tuple[int, int], list[Range]] = defaultdict(list)
             for name, buffer_type in placed:
                 tensor = self._tensors.get(name)
                 if tensor and buffer_type in can_map:
                     lazy = name == LAZY_TENSOR and tensor.size_bytes > LAZY_LEAST_BYTES
-                    ranges[buffer_type, tensor.part, lazy].append(tensor)
-            self._mapped = dict.fromkeys(can_map, 0)
-            for (buffer_type, _, _), tensors in ranges.items():
-                last = max(tensor.offset + tensor.size_bytes for tensor in tensors)
-                self._mapped[buffer_type] += last - min(tensor.offset for tensor in tensors)
+                    place = tensor.offset, tensor.offset + tensor.size_bytes
+                    spans[buffer_type, tensor.part, lazy].append(place)
+                    places[buffer_type, tensor.part].append(place)
+            self._mapped = {}
+            for buffer_type in can_map:
+                size = sum(page_bytes(ranges) for (of, _), ranges in places.items() if of == buffer_type)
+                span = sum(_span(ranges) for (of, _, _), ranges in spans.items() if of == buffer_type)
+                self._mapped[buffer_type] = size, span
         return self._mapped
 
     def _recurrent_bytes(
@@ -271,6 +277,11 @@ class PlannedModel:
         return [
             dataclasses.replace(b, size_bytes=logits) if abs(b.size_bytes - logits) < rounding else b for b in output
         ]
+
+
+def _span(ranges: Sequence[Range]) -> int:
+    """From the first byte to the last."""
+    return max(end for _, end in ranges) - min(begin for begin, _ in ranges)
 
 
 def _exact_caches(caches: tuple[CacheBlock, ...], kv_bytes: int) -> tuple[CacheBlock, ...]:
