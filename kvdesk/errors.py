@@ -7,6 +7,7 @@ KvdeskError                 anything with a sentence for a person; ``str()`` is 
 ├── EngineError             the engine process failed
 │   ├── EngineDied          it is gone; ``.exit_code``, ``.signal_name``, ``.last_words``, ...
 │   ├── LoadCancelled       the user stopped the load
+│   ├── WorkerBusy          a network worker serves another program
 │   ├── ContextFailed       llama.cpp refused or could not allocate a context; ``.asked_bytes``
 │   └── PromptTooLong       more tokens than cells; ``.prompt_tokens``, ``.n_ctx``
 ├── PlanError               the dry run could not answer
@@ -46,6 +47,10 @@ class ModelFileError(KvdeskError):
 
 class EngineError(KvdeskError):
     """The engine process failed to do what it was asked."""
+
+
+class WorkerBusy(EngineError):
+    """A network worker serves one program at a time, and another is using it."""
 
 
 class EngineDied(EngineError):

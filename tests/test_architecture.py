@@ -25,16 +25,18 @@ FACES = r"kvdesk\.(cli|__main__|commands)"
 LLAMA = r"kvdesk\.backend\.llama"
 PROCESSES = r"kvdesk\.backend\.processes"
 """Modules that a process of its own starts in: the engine, the dry run's helper, the server behind ``kvdesk worker``."""
-VALUES = {"errors", "sizes", "backend.settings", "backend.protocol"}
-"""What every package of the backend may know: the values that cross packages, how sizes are written, and the errors a
-person may see."""
+VALUES = {"errors", "sizes", "backend.ggml_log", "backend.ggml_types", "backend.settings", "backend.protocol"}
+"""What every package of the backend may know: the values that cross packages, what ggml calls its types and
+says of memory, how sizes are written, and the errors a person may see."""
 MAY_KNOW = {
-    "backend.settings": {"errors"},
+    "backend.ggml_types": set(),
+    "backend.ggml_log": {"sizes"},
+    "backend.settings": {"errors", "backend.ggml_types"},
     "backend.protocol": {"errors", "backend.settings"},
     "backend.preferences": {"errors", "sizes", "backend.atomic_file", "backend.settings"},
     "backend.text_file": {"errors", "sizes"},
     "backend.atomic_file": set(),
-    "backend.gguf": {"errors", "sizes"},
+    "backend.gguf": {"errors", "sizes", "backend.ggml_types"},
     "backend.chat_format": {"errors", "backend.protocol"},
     "backend.library": {*VALUES, "paths", "backend.atomic_file", "backend.gguf"},
     "backend.system": {*VALUES, "backend.atomic_file"},
@@ -102,7 +104,7 @@ BUILT_ON = {
 """The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
     r"kvdesk\.(errors|sizes)"
-    r"|kvdesk\.backend\.(settings|protocol\..+|chat_format\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
+    r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
     r"|engine\.(crash_report|engine_event)|session\.state|conversations\.(conversation|file_format)"
     r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan|plan_event))"
 )

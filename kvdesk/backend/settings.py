@@ -12,18 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
+from kvdesk.backend.ggml_types import BY_NAME
+
 CACHE_TYPES: tuple[str, ...] = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """KV cache types that llama.cpp's own tools accept (common/arg.cpp, kv_cache_types)."""
 
-QUANTIZED_CACHE_TYPES = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
-QUANTIZED_BLOCK = 32
-"""Values in one block of each of QUANTIZED_CACHE_TYPES (ggml-common.h: QK8_0, QK4_0, ...)."""
+QUANTIZED_CACHE_TYPES = frozenset(name for name in CACHE_TYPES if BY_NAME[name].block_values > 1)
 
-BITS_PER_VALUE: Mapping[str, float] = {
-    "f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q5_1": 6.0, "q5_0": 5.5,
-    "q4_1": 5.0, "q4_0": 4.5, "iq4_nl": 4.5,
-}  # fmt: skip
-"""Bits per cached value, block scales included (ggml-common.h)."""
+BITS_PER_VALUE: Mapping[str, float] = {name: BY_NAME[name].bits_per_value for name in CACHE_TYPES}
+"""Bits per cached value, block scales included."""
 
 FLASH_ATTN: tuple[str, ...] = ("auto", "on", "off")
 ALLOCATIONS: tuple[str, ...] = ("grow", "reserve")
@@ -241,11 +238,11 @@ def context_problems(
     ):
         if value not in CACHE_TYPES:
             problems[name] = f"unknown cache type {value!r}; possible: {', '.join(CACHE_TYPES)}"
-        odd = [size for size in sizes if size and size % QUANTIZED_BLOCK]
-        if value in QUANTIZED_CACHE_TYPES and odd:
-            problems[name] = (
-                f"{value} packs {QUANTIZED_BLOCK} values a block, which does not divide the head size {odd[0]}"
-            )
+            continue
+        block = BY_NAME[value].block_values
+        odd = [size for size in sizes if size % block]
+        if odd:
+            problems[name] = f"{value} packs {block} values a block, which does not divide the head size {odd[0]}"
     for name, choices in (("flash_attn", FLASH_ATTN), ("allocation", ALLOCATIONS)):
         if getattr(settings, name) not in choices:
             problems[name] = f"{getattr(settings, name)!r} is not one of {', '.join(choices)}"

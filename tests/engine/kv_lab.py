@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from kvdesk.backend.ggml_types import BY_NAME
+
 ROOT = Path(__file__).parents[2]
 F16, F16_NO_FLASH, Q8, Q4 = ("f16", "f16", 1), ("f16", "f16", 0), ("q8_0", "q8_0", 1), ("q4_0", "q4_0", 1)
 NAMES = {F16: "f16", F16_NO_FLASH: "f16 no flash", Q8: "q8_0", Q4: "q4_0"}
@@ -38,11 +40,11 @@ class Lab:
     def __init__(self, path: str) -> None:
         import llama_cpp.llama_cpp as lib
 
-        from kvdesk.backend.llama import library
         from kvdesk.backend.llama.kv import convert, state, transfer
 
         self.lib: Any = lib
-        self.convert, self.state, self.transfer, self.types = convert, state, transfer, library.GGML_TYPES
+        self.convert, self.state, self.transfer = convert, state, transfer
+        self.types = {name: one.id for name, one in BY_NAME.items()}
         self._silent = lib.llama_log_callback(lambda level, text, user_data: None)
         lib.llama_log_set(self._silent, ctypes.c_void_p(0))
         params = lib.llama_model_default_params()

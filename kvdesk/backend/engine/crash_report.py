@@ -6,6 +6,7 @@ import re
 import signal
 from typing import Any
 
+from kvdesk.backend.ggml_log import failed_allocation
 from kvdesk.errors import EngineDied
 from kvdesk.sizes import MIB, format_bytes
 
@@ -104,24 +105,9 @@ def crash_values(error: EngineDied) -> dict[str, Any]:
 
 
 def asked_and_free_bytes(log: str) -> tuple[int | None, int | None]:
-    """(bytes asked for, bytes free then) of the failed allocation that ``log`` ends with; None where it does not say.
-
-    Sizes are named by ggml-cuda.cu ("allocating 36.00 MiB on device 0: cudaMalloc failed"), ggml-alloc.c and
-    ggml-backend.cpp ("failed to allocate CUDA0 buffer of size 123"), ggml-vulkan.cpp ("Requested buffer size (123)"),
-    ggml-metal ("failed to allocate buffer, size = 12.00 MiB") and ggml.c ("attempted to allocate 12.00 MB").
-    """
-    asked: int | None = None
-    device = ""
-    for line in _recent(log).splitlines():
-        if found := re.search(r"allocating ([\d.]+) MiB on device (\d+): .*failed", line):
-            asked, device = round(float(found[1]) * MIB), f"CUDA{found[2]}"
-        elif found := re.search(r"fail\w* to allocate (\S+ )?buffer of size (\d+)", line):
-            asked, device = int(found[2]), (found[1] or device).strip()
-        elif found := re.search(r"Requested buffer size \((\d+)\)", line):
-            asked = int(found[1])
-        elif found := re.search(r"(?:failed to allocate buffer, size =|attempted to allocate) +([\d.]+) M", line):
-            asked = round(float(found[1]) * MIB)
-    return asked, None if asked is None else _free_bytes(log, device)
+    """(bytes asked for, bytes free then) of the failed allocation that ``log`` ends with; None where it does not say."""
+    failed = failed_allocation(_recent(log).splitlines())
+    return (failed.asked_bytes, _free_bytes(log, failed.device)) if failed else (None, None)
 
 
 def _free_bytes(log: str, device: str) -> int | None:

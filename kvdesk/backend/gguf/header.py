@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
+from kvdesk.backend.ggml_types import BY_ID, GgmlType
 from kvdesk.errors import ModelFileError
 from kvdesk.sizes import format_bytes
 
@@ -34,30 +35,6 @@ GGML_MAX_NAME = 64
 GGUF_DEFAULT_ALIGNMENT = 32
 GGUF_VERSION = 3
 _INT64_MAX = 2**63 - 1
-
-
-class TensorType(NamedTuple):
-    """A ggml type: ``block_values`` values are stored in ``block_bytes`` bytes."""
-
-    name: str
-    block_values: int
-    block_bytes: int
-
-
-TENSOR_TYPES: Mapping[int, TensorType] = {
-    number: TensorType(*traits)
-    for number, traits in {
-        0: ("f32", 1, 4), 1: ("f16", 1, 2), 2: ("q4_0", 32, 18), 3: ("q4_1", 32, 20), 6: ("q5_0", 32, 22),
-        7: ("q5_1", 32, 24), 8: ("q8_0", 32, 34), 9: ("q8_1", 32, 36), 10: ("q2_K", 256, 84), 11: ("q3_K", 256, 110),
-        12: ("q4_K", 256, 144), 13: ("q5_K", 256, 176), 14: ("q6_K", 256, 210), 15: ("q8_K", 256, 292),
-        16: ("iq2_xxs", 256, 66), 17: ("iq2_xs", 256, 74), 18: ("iq3_xxs", 256, 98), 19: ("iq1_s", 256, 50),
-        20: ("iq4_nl", 32, 18), 21: ("iq3_s", 256, 110), 22: ("iq2_s", 256, 82), 23: ("iq4_xs", 256, 136),
-        24: ("i8", 1, 1), 25: ("i16", 1, 2), 26: ("i32", 1, 4), 27: ("i64", 1, 8), 28: ("f64", 1, 8),
-        29: ("iq1_m", 256, 56), 30: ("bf16", 1, 2), 34: ("tq1_0", 256, 54), 35: ("tq2_0", 256, 66),
-        39: ("mxfp4", 32, 17), 40: ("nvfp4", 64, 36), 41: ("q1_0", 128, 18), 42: ("q2_0", 64, 18),
-    }.items()
-}  # fmt: skip
-"""ggml type number -> its traits (ggml.c, type_traits; sizes from the static_asserts of ggml-common.h)."""
 
 
 class Tensor(NamedTuple):
@@ -331,9 +308,9 @@ class _Reader:
 
     # --- tensors -----------------------------------------------------------------------------------------------
 
-    def _tensor_table(self, n_tensors: int) -> list[tuple[str, tuple[int, ...], TensorType, int, int]]:
+    def _tensor_table(self, n_tensors: int) -> list[tuple[str, tuple[int, ...], GgmlType, int, int]]:
         """Rows of name, shape, type, size in bytes and offset within the data section."""
-        table: list[tuple[str, tuple[int, ...], TensorType, int, int]] = []
+        table: list[tuple[str, tuple[int, ...], GgmlType, int, int]] = []
         seen: set[str] = set()
         for index in range(n_tensors):
             name = self._name(f"name of tensor {index}")
@@ -366,9 +343,9 @@ class _Reader:
             raise self._fault(field, f"the {field} has the impossible shape {shape}")
         return shape
 
-    def _tensor_type(self, field: str, shape: tuple[int, ...]) -> TensorType:
+    def _tensor_type(self, field: str, shape: tuple[int, ...]) -> GgmlType:
         number = self._integer(_U32, field)
-        tensor_type = TENSOR_TYPES.get(number)
+        tensor_type = BY_ID.get(number)
         if tensor_type is None:
             raise self._fault(field, f"the {field} has the ggml type {number}, which this llama.cpp does not know")
         if shape[0] % tensor_type.block_values:
@@ -381,7 +358,7 @@ class _Reader:
 
     def _placed(
         self,
-        table: list[tuple[str, tuple[int, ...], TensorType, int, int]],
+        table: list[tuple[str, tuple[int, ...], GgmlType, int, int]],
         part: int,
         alignment: int,
         data_offset: int,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 
+from kvdesk.backend.ggml_log import failed_allocation
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.kv.state import cut_keeps_window
@@ -37,7 +38,8 @@ class Context:
         with library.start().captured() as self.log_lines:
             ptr = lib.llama_init_from_model(model.ptr, params)
         if not ptr:
-            asked = log_parser.failed_allocation_bytes(self.log_lines)
+            failed = failed_allocation(self.log_lines)
+            asked = failed.asked_bytes if failed else None
             reasons = [ln.split(": ", 1)[-1] for ln in self.log_lines if "fail" in ln.lower() or "requires" in ln]
             reason = reasons[0] if reasons else "it gave no reason"
             raise ContextFailed(f"llama.cpp could not make a context of {n_ctx:,} tokens: {reason}.", asked)

@@ -29,11 +29,6 @@ ggml: Any = lib._lib
 
 _libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
 
-GGML_TYPES: dict[str, int] = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
-}  # fmt: skip
-"""Cache type name -> enum ggml_type (ggml.h)."""
-
 FLASH_ATTN_TYPES: dict[str, int] = {"auto": -1, "off": 0, "on": 1}
 """Flash attention setting -> enum llama_flash_attn_type (llama.h)."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import llama_cpp.llama_cpp as lib
 
+from kvdesk.backend.ggml_types import BY_NAME
 from kvdesk.backend.llama import library
 from kvdesk.backend.settings import ContextSettings
 
@@ -22,8 +23,8 @@ def context_params(settings: ContextSettings, n_ctx: int) -> lib.llama_context_p
     params.n_outputs_max = settings.n_seq_max
     params.n_threads = params.n_threads_batch = settings.n_threads or _cores()
     params.flash_attn_type = library.FLASH_ATTN_TYPES[settings.flash_attn]
-    params.type_k = library.GGML_TYPES[settings.type_k]
-    params.type_v = library.GGML_TYPES[settings.type_v]
+    params.type_k = BY_NAME[settings.type_k].id
+    params.type_v = BY_NAME[settings.type_v].id
     params.swa_full = settings.swa_full
     params.no_perf = True
     return params

@@ -5,6 +5,7 @@ Texts from models and file names are made harmless for where they go: no formula
 
 from __future__ import annotations
 
+import csv
 import functools
 import heapq
 import json
@@ -60,12 +61,13 @@ def write_csv(session: Session, file: TextIO) -> None:
     if not all(text.isascii() for text in (*names, *(event.text for event in session.events))):
         file.write("\ufeff")
     columns = [*CSV_COLUMNS, *(f"{prefix}_{column}" for prefix in prefixes for column in CSV_DOMAIN_COLUMNS)]
-    file.write(",".join(columns) + "\r\n")
+    csv.writer(file).writerow(columns)
+    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)  # a text's own commas and semicolons stay in its cell
     begun = _begin(session)
     for row in _in_order(session):
         cells = _event_cells(row, begun) if isinstance(row, SessionEvent) else _sample_cells(row, begun, names)
         cells += [None] * (len(columns) - len(cells))
-        file.write(",".join(map(_cell, cells)) + "\r\n")
+        writer.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
 def write_jsonl(session: Session, file: TextIO) -> None:
@@ -141,19 +143,13 @@ def _sample_cells(sample: Sample, begun: float, names: list[str]) -> list[Any]:
     return cells
 
 
-def _cell(value: Any) -> str:
-    """One CSV cell. Text is always quoted, on one line, and never begins as a formula does."""
-    if value is None or value == "":
-        return ""
-    return _text_cell(value) if isinstance(value, str) else str(value)
-
-
 @functools.lru_cache(maxsize=256)
-def _text_cell(value: str) -> str:
+def _harmless(value: str) -> str:
+    """Text for a CSV cell: on one line, and never beginning as a formula does."""
     text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", value)
     if text.lstrip()[:1] in tuple("=+-@＝＋－＠"):
         text = f"'{text}"
-    return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def _event_object(event: SessionEvent) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 import socket
 import struct
 
-from kvdesk.errors import EngineError, UsageError
+from kvdesk.errors import EngineError, UsageError, WorkerBusy
 
 DEFAULT_PORT = 50052
 PROTOCOL = (7, 0)
@@ -34,7 +34,7 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
 def check_worker(endpoint: str, timeout_s: float = ANSWER_S) -> None:
     """Return if a worker at ``endpoint`` is free to serve this program.
 
-    Raises UsageError (no address) or EngineError with a sentence: nobody there, busy, another version, no worker at all.
+    Raises UsageError (no address), WorkerBusy or EngineError with a sentence: nobody there, another version, no worker at all.
     """
     host, port = parse_endpoint(endpoint)
     try:
@@ -50,7 +50,7 @@ def check_worker(endpoint: str, timeout_s: float = ANSWER_S) -> None:
         try:
             version = _say_hello(sock)
         except TimeoutError as error:
-            raise EngineError(
+            raise WorkerBusy(
                 f"The network worker at {endpoint} is busy: it serves one program at a time, and another is using it."
             ) from error
         except (OSError, ValueError) as error:

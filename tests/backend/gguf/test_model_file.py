@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvdesk.backend.gguf import header
-from kvdesk.backend.gguf.header import MAX_KEPT_NUMBERS, TENSOR_TYPES, ArraySummary
+from kvdesk.backend.gguf.header import MAX_KEPT_NUMBERS, ArraySummary
 from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.errors import ModelFileError
 from tests.tiny_models import CHATML, write_sparse_header, write_tiny
@@ -205,21 +205,6 @@ def test_models_that_cannot_chat_say_so(tmp_path: Path, architecture: str, words
     chatty = read_model_file(write_tiny("llama", tmp_path))
     with pytest.raises(ModelFileError, match=words):
         replace(chatty, architecture=architecture).check_can_chat()
-
-
-def test_tensor_sizes_are_those_of_this_llama_cpp() -> None:
-    script = (
-        "import ctypes, llama_cpp.llama_cpp as llama\n"
-        "lib = llama._lib\n"
-        "lib.ggml_type_name.restype, lib.ggml_type_size.restype = ctypes.c_char_p, ctypes.c_size_t\n"
-        "lib.ggml_blck_size.restype = ctypes.c_int64\n"
-        "for t in range(43):\n"
-        "    print(t, lib.ggml_type_name(t).decode(), lib.ggml_blck_size(t), lib.ggml_type_size(t), sep='|')\n"
-    )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
-    rows = [line.split("|") for line in told.splitlines()]
-    sizes = {int(number): (name, int(block), int(size)) for number, name, block, size in rows if int(block)}
-    assert sizes == {number: tuple(traits) for number, traits in TENSOR_TYPES.items()}
 
 
 # --- files that are not whole -----------------------------------------------------------------------------------

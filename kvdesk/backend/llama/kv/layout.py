@@ -16,6 +16,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kvdesk.backend import settings
+from kvdesk.backend.ggml_types import BY_NAME, GgmlType
+
 State: TypeAlias = bytes | bytearray | memoryview
 """A saved state: what llama_state_seq_get_data writes."""
 
@@ -36,34 +39,7 @@ class CannotConvert(Exception):
     """The state holds something that is not understood well enough to rewrite it: read the tokens again."""
 
 
-@dataclass(frozen=True)
-class CacheType:
-    """A ggml type as llama.cpp caches it: ``block_bytes`` hold ``block_values`` values (ggml-common.h)."""
-
-    id: int
-    name: str
-    block_values: int
-    block_bytes: int
-
-    def row_bytes(self, n_values: int) -> int:
-        """Bytes of ``n_values`` values, which must be whole blocks (ggml_row_size)."""
-        return n_values // self.block_values * self.block_bytes
-
-
-CACHE_TYPES: dict[int, CacheType] = {
-    t.id: t
-    for t in (
-        CacheType(0, "f32", 1, 4),
-        CacheType(1, "f16", 1, 2),
-        CacheType(2, "q4_0", 32, 18),
-        CacheType(3, "q4_1", 32, 20),
-        CacheType(6, "q5_0", 32, 22),
-        CacheType(7, "q5_1", 32, 24),
-        CacheType(8, "q8_0", 32, 34),
-        CacheType(20, "iq4_nl", 32, 18),
-        CacheType(30, "bf16", 1, 2),
-    )
-}
+CACHE_TYPES: dict[int, GgmlType] = {BY_NAME[name].id: BY_NAME[name] for name in settings.CACHE_TYPES}
 """By ggml type id; the types that llama.cpp's own tools accept for a cache."""
 
 
@@ -81,7 +57,7 @@ class CacheTensor:
     Cell-major (cells, n_values), or with ``transposed`` value-major (n_values, cells).
     """
 
-    type: CacheType
+    type: GgmlType
     n_values: int
     start: int
     transposed: bool = False

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvdesk.backend.llama.kv.layout import CACHE_TYPES, CacheTensor, CacheType, CannotConvert
+from kvdesk.backend.ggml_types import GgmlType
+from kvdesk.backend.llama.kv.layout import CACHE_TYPES, CacheTensor, CannotConvert
 from kvdesk.backend.llama.library import ggml
 
 Bytes = NDArray[np.uint8]
@@ -29,7 +30,7 @@ def to_floats(rows: Bytes, tensor: CacheTensor) -> Floats:
     return floats
 
 
-def from_floats(floats: Floats, cache_type: CacheType) -> Bytes:
+def from_floats(floats: Floats, cache_type: GgmlType) -> Bytes:
     """(cells, bytes of a cell) of ``cache_type``."""
     cells, n_values = floats.shape
     if cache_type.name == "f32":

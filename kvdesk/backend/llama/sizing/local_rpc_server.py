@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +16,10 @@ from typing import Any
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.library import ggml
 from kvdesk.backend.protocol.footprint import Footprint
-from kvdesk.errors import PlanError
+from kvdesk.backend.system.rpc_probe import check_worker
+from kvdesk.errors import EngineError, PlanError, UsageError, WorkerBusy
 
 _pointer = ctypes.c_void_p
-_HELLO = struct.pack("<BQ24x", 14, 24)
-"""RPC_CMD_HELLO with no capabilities (ggml-rpc.cpp)."""
 _ANSWER_S = 1.0
 _START_S = 5.0
 
@@ -29,18 +27,15 @@ _START_S = 5.0
 def is_busy(endpoint: str) -> bool:
     """Whether the worker at ``endpoint`` (host:port) takes a connection but does not answer: it serves someone else.
 
-    Raises PlanError when nobody is there.
+    Raises PlanError when nobody is there, or no worker that this computer can use.
     """
-    host, _, port = endpoint.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWER_S) as connection:
-            connection.sendall(_HELLO)
-            try:
-                return not connection.recv(1)
-            except TimeoutError:
-                return True
-    except (OSError, ValueError, OverflowError) as error:
-        raise PlanError(f"No network worker answers at {endpoint}; is `kvdesk worker` running there?") from error
+        check_worker(endpoint, _ANSWER_S)
+    except WorkerBusy:
+        return True
+    except (EngineError, UsageError) as error:
+        raise PlanError(str(error)) from error
+    return False
 
 
 def start() -> str:

@@ -66,15 +66,3 @@ def flash_attention(lines: list[str], wanted: str) -> bool:
     if wanted != "auto":
         return wanted == "on"
     return not any("Flash Attention not supported" in line or "Flash Attention disabled" in line for line in lines)
-
-
-def failed_allocation_bytes(lines: list[str]) -> int | None:
-    """Bytes of the allocation that failed, if the log names it (ggml-backend.cpp, ggml-cuda.cu, ggml-alloc.c)."""
-    for line in lines:
-        match = re.search(r"fail\w* to allocate .*?(?:buffer )?of size (\d+)", line)
-        if match:
-            return int(match.group(1))
-        match = re.search(r"allocating ([\d.]+) MiB on device \d+: .*fail", line)
-        if match:
-            return round(float(match.group(1)) * MIB)
-    return None

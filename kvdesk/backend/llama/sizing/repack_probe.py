@@ -10,8 +10,9 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+from kvdesk.backend.ggml_types import BY_NAME
 from kvdesk.backend.llama import library
-from kvdesk.backend.llama.library import GGML_TYPES, ggml
+from kvdesk.backend.llama.library import ggml
 
 _pointer, _size, _int64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
 _K, _N, _M = 256, 64, 32
@@ -59,9 +60,9 @@ def _multiply(device: int, backend: int, buffer_type: int) -> None:
     write = _function("ggml_backend_tensor_set", None, _pointer, ctypes.c_char_p, _size, _size)
     default = _function("ggml_backend_dev_buffer_type", _pointer, _pointer)(device)
     weights_context, context = (init(_InitParams(_CONTEXT_BYTES, None, True)) for _ in range(2))
-    weights = matrix(weights_context, GGML_TYPES["q4_0"], _K, _N)
+    weights = matrix(weights_context, BY_NAME["q4_0"].id, _K, _N)
     weights_buffer = place(weights_context, buffer_type)
-    vectors = matrix(context, GGML_TYPES["f32"], _K, _M)
+    vectors = matrix(context, BY_NAME["f32"].id, _K, _M)
     product = _function("ggml_mul_mat", _pointer, _pointer, _pointer, _pointer)(context, weights, vectors)
     buffer = place(context, default)
     if _function("ggml_backend_dev_supports_op", ctypes.c_bool, _pointer, _pointer)(device, product):
