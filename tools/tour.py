@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QWidget
 
+    from kvdesk.backend.protocol.facts import ContextFacts
     from kvdesk.ui.shell.application import App
 
 FOLDER = Path(__file__).parents[1] / "screenshots"
@@ -106,7 +107,12 @@ class Tour:
 
     def wait_ready(self) -> bool:
         """Until the model can be asked."""
-        return self.wait(lambda: self.app.engine.state.value == "ready" and self.app.models.context)
+        return self.wait(lambda: self.app.engine.state.value == "ready" and self.context)
+
+    @property
+    def context(self) -> ContextFacts | None:
+        """The context that exists now."""
+        return self.app.session.state.context
 
     def wait_reply(self, at_most_s: float = 30.0) -> None:
         """Until the reply is whole; stopped when it takes too long."""
@@ -140,10 +146,9 @@ class Tour:
     def apply(self) -> None:
         """Put the edited settings in force."""
         panel = self.window.settings_panel
-        made = []
-        self.app.models.applied.connect(lambda *_: made.append(True))
-        panel.apply_requested.emit(panel.edited)
-        self.wait(lambda: made, 30)
+        wanted = panel.edited
+        panel.apply_requested.emit(wanted)
+        self.wait(lambda: self.app.session.state.in_force.settings == wanted, 30)
 
     def tab(self, index: int) -> None:
         """Show a tab of the memory dock."""
@@ -196,7 +201,7 @@ class Tour:
         self.wait(lambda: self.app.chat.conversation.id == self.markdown_id)
         self.sample(temperature=0.0, max_tokens=40)
         self.ask("Say it in one sentence.")
-        self.wait(lambda: self.app.models.context and self.app.models.context.n_ctx > 256, 25)
+        self.wait(lambda: self.context and self.context.n_ctx > 256, 25)
         self.wait_reply(20)
         self.shoot("grown")
 
@@ -254,13 +259,13 @@ class Tour:
     def trouble(self) -> None:
         """What does not fit, a killed engine, the session's log."""
         margin = self.app.preferences.margin_bytes
-        self.app._on_margin_chosen(int(self.app.memory.latest.domains[0].capacity_bytes * 0.97))
+        self.app._on_margin_chosen(int(self.app.monitor.latest.domains[0].capacity_bytes * 0.97))
         self.settle(1.0)
-        self.app.models.open(self.app.models.file.path)
+        self.app.models.open(self.app.session.state.file.path)
         self.wait(self.window.options_card.isVisible, 20)
         self.shoot("options")
         self.app._on_margin_chosen(margin)
-        self.window.options_card._on_close_clicked()
+        self.window.options_card.dismiss()
         self.settle(1.2)
         self.app.chat.new()
         self.sample(temperature=0.9, max_tokens=0)
@@ -272,7 +277,7 @@ class Tour:
         self.app._on_theme_chosen("dark")
         self.shoot("dark-crash")
         self.app._on_theme_chosen("light")
-        self.app.models.reload()
+        self.app.session.reload()
         self.wait_ready()
         self.app.logs.show()
         log = self.app.logs.window

@@ -17,6 +17,8 @@ from kvdesk.errors import StoreError
 from kvdesk.sizes import MB, MIB
 
 THEMES: tuple[str, ...] = ("system", "light", "dark")
+ZOOM_PERCENT = (50, 200, 10)
+"""Least, most, and a step."""
 FILE_NAME = "preferences.json"
 WINDOW_FILE_NAME = "window.json"
 DEFAULT_ENGINE = EngineSettings()
@@ -37,6 +39,15 @@ class Preferences(Values):
 
     theme: str = field(
         default="system", metadata={"label": "Theme", "help": "Light, dark, or the system's.", "choices": THEMES}
+    )
+    zoom_percent: int = field(
+        default=100,
+        metadata={
+            "label": "Zoom",
+            "help": "Size of all text, against the desktop's own.",
+            "shown_unit": "%",
+            **dict(zip(("minimum", "maximum", "step"), ZOOM_PERCENT, strict=True)),
+        },
     )
     margin_bytes: int = field(
         default=1024 * MIB,
@@ -83,6 +94,12 @@ class WindowState(Values):
     geometry: str = ""
     layout: str = ""
     conversation_id: str = ""
+
+
+def zoomed(percent: int, direction: int) -> int:
+    """The zoom a step larger (``direction`` 1) or smaller (-1) than ``percent``, within the bounds; 0: 100."""
+    least, most, step = ZOOM_PERCENT
+    return max(least, min(most, percent + direction * step)) if direction else 100
 
 
 def load_preferences(path: Path) -> tuple[Preferences, str]:

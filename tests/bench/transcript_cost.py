@@ -239,7 +239,7 @@ def main() -> None:
     chosen = options.parse_args()
     app = QApplication([]) if chosen.conversation else MeteredApplication()
     app.setStyle("Fusion")
-    app.setFont(body_font(app.font()))
+    app.setFont(body_font())
     app.setPalette(palette(LIGHT))
     app.setStyleSheet(style_sheet(LIGHT))
     if isinstance(app, MeteredApplication):

@@ -92,7 +92,7 @@ def test_before_sending_the_composer_says_that_growing_does_not_fit(start_app: S
     assert set(warning.buttons) == {"type_kv q8_0", "type_kv q4_0"}
     QTest.mouseClick(warning.buttons["type_kv q8_0"], Qt.MouseButton.LeftButton)
     person.wait_until(lambda: person.app.session.state.context.settings.type_k == "q8_0" and warning.isVisible())
-    assert set(warning.buttons) == {"type_kv q4_0"}
+    person.wait_until(lambda: set(warning.buttons) == {"type_kv q4_0"})
     person.window.settings_panel.margin_chosen.emit(0)
     person.wait_until(lambda: not warning.isVisible())
     assert "word word" in person.field.toPlainText()

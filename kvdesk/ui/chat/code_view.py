@@ -3,7 +3,7 @@ lines. UI thread."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QEvent, Qt, Signal
 from PySide6.QtGui import QFontMetrics, QKeyEvent, QTextCursor, QTextOption, QWheelEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPlainTextEdit, QVBoxLayout, QWidget
 
@@ -108,8 +108,15 @@ class CodeView(QFrame):
         """Take the colours of ``theme``."""
         self._theme = theme
         self._copy.set_theme(theme)
+        self._set_font()
         if self._is_colored:
             self._highlighter.start(self._language, theme)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Code follows the size of all text."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.FontChange:
+            self._set_font()
 
     def _set_font(self) -> None:
         self._code.setFont(mono_font(self.font()))

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QLineEdit, QStyle, QStyledItemDelegate, QStyleOpti
 from kvdesk.backend.conversations.conversation import ConversationRow
 from kvdesk.ui.chat.conversation_rows import ROW_ROLE, Index
 from kvdesk.ui.widgets.numbers import format_file_size
-from kvdesk.ui.widgets.theme import Theme
+from kvdesk.ui.widgets.theme import Theme, smaller
 
 SIDE_PX = 8
 DOT_PX = 6
@@ -75,7 +75,7 @@ class ConversationDelegate(QStyledItemDelegate):
             right -= DOT_PX + 8
         if row.snapshot_bytes:
             size = format_file_size(row.snapshot_bytes)
-            small = _small(option.font)
+            small = smaller(option.font)
             painter.setFont(small)
             painter.setPen(muted)
             area = QRect(line.left(), line.top(), right - line.left(), line.height())
@@ -86,20 +86,14 @@ class ConversationDelegate(QStyledItemDelegate):
         title = metrics.elidedText(title, Qt.TextElideMode.ElideRight, right - line.left())
         painter.drawText(line, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, title)
         if row.excerpt:
-            painter.setFont(_small(option.font))
+            painter.setFont(smaller(option.font))
             painter.setPen(muted)
             line.translate(0, metrics.height() + 1)
             text = QFontMetrics(painter.font()).elidedText(row.excerpt, Qt.TextElideMode.ElideRight, line.width())
             painter.drawText(line, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, text)
 
 
-def _small(font: QFont) -> QFont:
-    result = QFont(font)
-    result.setPointSizeF(max(7.0, font.pointSizeF() - 1.5))
-    return result
-
-
 def _small_bold(font: QFont) -> QFont:
-    result = _small(font)
+    result = smaller(font)
     result.setWeight(QFont.Weight.DemiBold)
     return result

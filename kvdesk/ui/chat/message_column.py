@@ -8,13 +8,14 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QKeyEvent, QPalette, QResizeEvent, QShowEvent
+from PySide6.QtGui import QKeyEvent, QPalette, QResizeEvent, QShowEvent, QWheelEvent
 from PySide6.QtWidgets import QFrame, QScrollArea, QWidget
 
 from kvdesk.ui.chat.message_footer import FOOTER_HEIGHT
 from kvdesk.ui.chat.message_row import MessageState
 from kvdesk.ui.chat.message_view import GAP, MessageView, estimated_height
 from kvdesk.ui.chat.notice_view import NOTICE_KINDS, NoticeView
+from kvdesk.ui.widgets.wheel import zooms
 
 COLUMN_WIDTH = 820
 MARGIN = 20
@@ -232,6 +233,13 @@ class MessageColumn(QScrollArea):
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self.arrange()
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """Scroll; with Ctrl it is the window's zoom."""
+        if zooms(event):
+            event.ignore()
+        else:
+            super().wheelEvent(event)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         match event.key():

@@ -56,7 +56,7 @@ class SamplingPanel(QWidget):
         column.addStretch(1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(ScrollColumn(page))
+        layout.addWidget(ScrollColumn(page, self.tr("Chat settings")))
         self._refresh()
 
     def show_conversation(self, sampling: SamplingSettings, system_prompt: str, overflow: str) -> None:

@@ -43,7 +43,7 @@ class WarningStrip(QFrame):
         self._close.setFixedSize(LINE_PX, LINE_PX)
         self._close.setAccessibleName(self.tr("Dismiss"))
         self._close.setToolTip(self.tr("Dismiss"))
-        self._close.clicked.connect(self._on_close_clicked)
+        self._close.clicked.connect(self.dismiss)
         top = QHBoxLayout()
         top.setSpacing(GAP_PX)
         top.addWidget(self._sign, 0, Qt.AlignmentFlag.AlignTop)
@@ -78,6 +78,11 @@ class WarningStrip(QFrame):
             self._options.addWidget(button)
         self.show()
 
+    def dismiss(self) -> None:
+        """Close it, as its button does."""
+        self.hide()
+        self.dismissed.emit()
+
     def set_theme(self, theme: Theme) -> None:
         """Take the theme's colours."""
         self._theme = theme
@@ -106,10 +111,6 @@ class WarningStrip(QFrame):
     def _show_sign(self) -> None:
         color = self._theme.red if self._tone == "red" else self._theme.amber
         self._sign.setPixmap(icon("warning", self._theme, color).pixmap(QSize(16, 16), self.devicePixelRatioF()))
-
-    def _on_close_clicked(self) -> None:
-        self.hide()
-        self.dismissed.emit()
 
 
 class _OptionButton(QPushButton):

@@ -14,7 +14,7 @@ from kvdesk.backend.planning.plan import CapacityCell, MemoryPlan
 from kvdesk.ui.memory.segment_bar import Segment, SegmentBar
 from kvdesk.ui.widgets.empty_layout import empty_layout
 from kvdesk.ui.widgets.numbers import format_bytes, format_exact_bytes, format_tokens, short_tokens
-from kvdesk.ui.widgets.theme import Theme, set_role
+from kvdesk.ui.widgets.theme import Theme, set_role, set_small
 
 ATTENTION_WORDS = {
     "MHA": "multi-head attention: every head has K and V of its own",
@@ -180,9 +180,6 @@ class _Table(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        font = self.font()
-        font.setPointSizeF(font.pointSizeF() - 1)
-        self.setFont(font)
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(8)
@@ -196,7 +193,7 @@ class _Table(QWidget):
             for column, (text, tip) in enumerate(zip(texts, row_tips, strict=True)):
                 label = QLabel(text)
                 label.setToolTip(tip)
-                label.setFont(self.font())
+                set_small(label)
                 if row == 0 or column == 0:
                     set_role(label, "muted")
                 if column:

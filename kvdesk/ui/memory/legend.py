@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.widgets.numbers import format_bytes
 from kvdesk.ui.widgets.stable_width_label import StableWidthLabel
-from kvdesk.ui.widgets.theme import ChartColors, Theme, mix, set_role
+from kvdesk.ui.widgets.theme import ChartColors, Theme, mix, set_role, set_small
 
 PARTS = ("kv_free", "kv_used", "compute", "overhead", "weights", "weights_mapped")
 """Left column, in the order of the stack from the top."""
@@ -67,9 +67,6 @@ class Legend(QWidget):
         self._swatches: dict[str, Swatch] = {}
         self._names: dict[str, QLabel] = {}
         self._values: dict[str, StableWidthLabel] = {}
-        font = self.font()
-        font.setPointSizeF(font.pointSizeF() - 1)  # many numbers in a narrow dock
-        self.setFont(font)
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(6)
@@ -115,8 +112,8 @@ class Legend(QWidget):
         label, value = QLabel(name), StableWidthLabel("–")
         value.setAlignment(Qt.AlignmentFlag.AlignRight)
         value.setAccessibleName(name)
-        label.setFont(self.font())
-        value.setFont(self.font())
+        set_small(label)  # many numbers in a narrow dock
+        set_small(value)
         label.setToolTip(tip)
         value.setToolTip(tip)
         set_role(label, "muted")

@@ -55,10 +55,10 @@ class MemoryDock(QWidget):
         inside.addWidget(self._kv_gauge)
         self._tabs = QTabWidget()
         self._tabs.setAccessibleName(self.tr("Memory"))
-        self._tabs.addTab(_page(kv_card, self._chart), self.tr("Live"))
-        self._tabs.addTab(_page(self._table, scrolls=False), self.tr("Plan"))
-        self._tabs.addTab(_page(self._curve), self.tr("Curve"))
-        self._tabs.addTab(_page(self._explain), self.tr("Why"))
+        self._tabs.addTab(_page(kv_card, self._chart, name=self.tr("Live")), self.tr("Live"))
+        self._tabs.addTab(_page(self._table), self.tr("Plan"))
+        self._tabs.addTab(_page(self._curve, name=self.tr("Curve")), self.tr("Curve"))
+        self._tabs.addTab(_page(self._explain, name=self.tr("Why")), self.tr("Why"))
         tips = (
             self.tr("What every domain holds, now and over time"),
             self.tr("Predicted and measured, component by component"),
@@ -184,14 +184,15 @@ class MemoryDock(QWidget):
             part.set_theme(theme)
 
 
-def _page(*widgets: QWidget, scrolls: bool = True) -> QWidget:
+def _page(*widgets: QWidget, name: str = "") -> QWidget:
+    """``widgets`` below one another; with a ``name`` in a view of that name that scrolls."""
     page = QWidget()
     column = QVBoxLayout(page)
     column.setContentsMargins(8, 8, 8, 8)
     column.setSpacing(8)
     for widget in widgets:
         column.addWidget(widget)
-    if not scrolls:
+    if not name:
         return page
     column.addStretch(1)
-    return ScrollColumn(page)
+    return ScrollColumn(page, name)

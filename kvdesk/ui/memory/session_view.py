@@ -68,7 +68,7 @@ class SessionView(QWidget):
         self._events.itemActivated.connect(self._on_event_chosen)
         self._events.itemClicked.connect(self._on_event_chosen)
         parts = QSplitter(Qt.Orientation.Vertical)
-        parts.addWidget(ScrollColumn(self._page))
+        parts.addWidget(ScrollColumn(self._page, self.tr("Charts")))
         parts.addWidget(self._events)
         parts.setStretchFactor(0, 1)
         parts.setSizes([600, 140])

@@ -57,6 +57,7 @@ class CrashCard(QFrame):
         self._chart_words = QLabel()
         set_role(self._chart_words, "muted")
         self._smaller = self._button("", self.tr("Load the same model with a shorter context"))
+        self._smaller.hide()
         self._smaller.clicked.connect(lambda: self.reload_smaller_requested.emit(self._n_ctx))
         self._reload = self._button(self.tr("Reload"), self.tr("Load the same model with the same settings"))
         self._reload.clicked.connect(self.reload_requested)
@@ -68,7 +69,7 @@ class CrashCard(QFrame):
         self._log.clicked.connect(self.show_log_requested)
         self._dismiss = self._button(self.tr("Dismiss"), "")
         set_role(self._dismiss, "flat")
-        self._dismiss.clicked.connect(self._on_dismiss_clicked)
+        self._dismiss.clicked.connect(self.dismiss)
         ways_on = QHBoxLayout()
         ways_on.setSpacing(8)
         ways_on.addWidget(self._smaller)
@@ -136,6 +137,11 @@ class CrashCard(QFrame):
         """What happened, as written."""
         return self._sentence.text()
 
+    def dismiss(self) -> None:
+        """Close it, as its button does."""
+        self.hide()
+        self.dismissed.emit()
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _button(self, text: str, tip: str) -> QPushButton:
@@ -175,7 +181,3 @@ class CrashCard(QFrame):
 
     def _span_s(self, samples: Sequence[Sample]) -> int:
         return round(samples[-1].monotonic_s - samples[0].monotonic_s)
-
-    def _on_dismiss_clicked(self) -> None:
-        self.hide()
-        self.dismissed.emit()

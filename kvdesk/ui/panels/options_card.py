@@ -88,7 +88,7 @@ class OptionsCard(QFrame):
         self._undo.clicked.connect(self._on_undo_clicked)
         self._close = QPushButton(self.tr("Dismiss"))
         set_role(self._close, "flat")
-        self._close.clicked.connect(self._on_close_clicked)
+        self._close.clicked.connect(self.dismiss)
         bottom = QHBoxLayout()
         bottom.addWidget(self._done, 100)
         bottom.addStretch(1)
@@ -133,6 +133,16 @@ class OptionsCard(QFrame):
     def row_texts(self) -> list[str]:
         """Every choice as it is written, its price included."""
         return [f"{choice.label}: {self._price_words(choice)}" for choice in self._choices]
+
+    @property
+    def can_close(self) -> bool:
+        """Whether it is open and no answer is waited for."""
+        return self.isVisible() and self._close.isVisible()
+
+    def dismiss(self) -> None:
+        """Close it, as its button does."""
+        self.hide()
+        self.dismissed.emit()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -188,7 +198,3 @@ class OptionsCard(QFrame):
         self._taken = None
         self.hide()
         self.undo_requested.emit()
-
-    def _on_close_clicked(self) -> None:
-        self.hide()
-        self.dismissed.emit()

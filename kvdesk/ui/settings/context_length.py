@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from PySide6.QtCore import QSignalBlocker, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent
 from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSlider, QSpinBox, QStyle, QStyleOptionSlider, QWidget
 
 from kvdesk.backend.settings import pad256
 from kvdesk.ui.widgets.numbers import format_tokens, short_tokens
-from kvdesk.ui.widgets.theme import Theme, set_role
+from kvdesk.ui.widgets.theme import Theme, set_role, smaller
+from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
 STEP = 256
 STEPS_PER_OCTAVE = 32
@@ -58,6 +59,8 @@ class ContextLength(QWidget):
         self._note = QLabel()
         self._note.setWordWrap(True)
         set_role(self._note, "muted")
+        leave_wheel_to_the_page(self._spin)
+        leave_wheel_to_the_page(self._slider)
         for widget in (label, self._spin, self._slider):
             widget.setToolTip(tip)
         layout = QGridLayout(self)
@@ -119,9 +122,6 @@ class _Scale(QWidget):
         super().__init__()
         self._slider, self._theme = slider, theme
         self._stops: tuple[int, ...] = ()
-        font = self.font()
-        font.setPointSizeF(max(7.0, font.pointSizeF() - 1.5))
-        self.setFont(font)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def show_stops(self, stops: tuple[int, ...]) -> None:
@@ -134,12 +134,13 @@ class _Scale(QWidget):
         self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(100, self.fontMetrics().height() + 5)
+        return QSize(100, QFontMetrics(smaller(self.font())).height() + 5)
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002
         painter = QPainter(self)
         painter.setPen(QColor(self._theme.text_muted))
-        metrics = self.fontMetrics()
+        painter.setFont(smaller(self.font()))
+        metrics = painter.fontMetrics()
         taken: list[tuple[float, float]] = []
         marked = [i for i, n in enumerate(self._stops) if n & (n - 1) == 0 or i == len(self._stops) - 1]
         for index in [marked[-1], *marked[:-1][::-1]] if marked else []:  # the model's own length always has its number

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Protocol, cast, get_type_hints
 
-from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal, SignalInstance
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, Qt, Signal, SignalInstance
 from PySide6.QtGui import QColor, QPainter, QPalette, QStandardItemModel
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -19,8 +19,9 @@ from PySide6.QtWidgets import (
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
-    QWidget,
 )
+
+from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
 NOTE_ROLE = Qt.ItemDataRole.UserRole + 1
 LARGEST_INTEGER = 2**53
@@ -59,7 +60,7 @@ class NumberBox(QDoubleSpinBox):
         self.lineEdit().setTextMargins(6, 0, 0, 0)  # a style sheet's padding does not reach the text
         self.setKeyboardTracking(False)  # 3, 32, 327 on the way to 32768 are nobody's wish
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        _leave_wheel_to_the_page(self)
+        leave_wheel_to_the_page(self)
         self.valueChanged.connect(self.value_changed)
 
     def set_bounds(self, minimum: float | None, maximum: float | None) -> None:
@@ -116,7 +117,7 @@ class ChoiceBox(QComboBox):
         self.setMinimumContentsLength(8)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        _leave_wheel_to_the_page(self)
+        leave_wheel_to_the_page(self)
         self.activated.connect(self.value_changed)
 
     def value(self) -> str:
@@ -239,18 +240,3 @@ def _muted(palette: QPalette) -> QColor:
     color = QColor(palette.color(QPalette.ColorGroup.Active, QPalette.ColorRole.Text))
     color.setAlphaF(0.7)
     return color
-
-
-class _WheelGuard(QObject):
-    """Scrolling a panel must not change the settings that pass under the pointer."""
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Wheel and isinstance(watched, QWidget) and not watched.hasFocus():
-            event.ignore()
-            return True
-        return False
-
-
-def _leave_wheel_to_the_page(widget: QWidget) -> None:
-    widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    widget.installEventFilter(_WheelGuard(widget))

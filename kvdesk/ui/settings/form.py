@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QSlider, QWidget
 
 from kvdesk.ui.settings.field_editor import ChoiceBox, NumberBox, TickBox, make_editor
 from kvdesk.ui.widgets.theme import set_role
+from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
 
 class FieldForm(QWidget):
@@ -169,6 +170,7 @@ class _Row:
         self.stops = tuple(stops)
         if self.slider is None and stops:
             self.slider = QSlider(Qt.Orientation.Horizontal)
+            leave_wheel_to_the_page(self.slider)
             self.slider.setAccessibleName(self.label.text())
             self.slider.setAccessibleDescription(self.editor.accessibleDescription())
             self.slider.setEnabled(self.editor.isEnabled())

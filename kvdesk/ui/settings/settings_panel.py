@@ -38,6 +38,7 @@ from kvdesk.ui.settings.settings_effect import effect_words
 from kvdesk.ui.widgets.numbers import format_bytes_delta
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
+from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
 CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full")
 ALLOCATION_FIELDS = ("allocation", "initial_ctx")
@@ -211,10 +212,11 @@ class SettingsPanel(QWidget):
         for form in self._forms.values():
             cast("QGridLayout", form.layout()).setColumnMinimumWidth(0, LABEL_WIDTH_PX)
         column.addStretch(1)
-        return ScrollColumn(page)
+        return ScrollColumn(page, self.tr("Model settings"))
 
     def _build_margin(self) -> QWidget:
         self._margin = QSpinBox()
+        leave_wheel_to_the_page(self._margin)
         self._margin.setRange(0, 1 << 20)
         self._margin.setSingleStep(128)
         self._margin.setValue(1024)

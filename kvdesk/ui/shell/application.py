@@ -188,6 +188,7 @@ class App(QObject):
         window.profile_requested.connect(self.profiles.show)
         window.copy_report_requested.connect(self.logs.copy_report)
         window.theme_chosen.connect(self._on_theme_chosen)
+        window.zoom_requested.connect(self._on_zoom_requested)
         window.close_requested.connect(self._on_close_requested)
         window.transcript.link_activated.connect(self._on_link_activated)
         self.logs.unclean_found.connect(self._on_unclean_found)
@@ -382,10 +383,17 @@ class App(QObject):
         if name != self.preferences.theme:
             self._save_preferences(theme=name)
         self.theme = current_theme(self._application, self.preferences.theme)
-        dress(self._application, self.theme)
+        dress(self._application, self.theme, self.preferences.zoom_percent)
         self.window.set_theme(self.theme)
         self.logs.set_theme(self.theme)
         self.profiles.set_theme(self.theme)
+
+    def _on_zoom_requested(self, direction: int) -> None:
+        zoom = preferences.zoomed(self.preferences.zoom_percent, direction)
+        if zoom != self.preferences.zoom_percent:
+            self._save_preferences(zoom_percent=zoom)
+            dress(self._application, self.theme, zoom)
+            self.window.set_theme(self.theme)
 
     def _save_preferences(self, **changes: object) -> None:
         self.preferences = chosen = dataclasses.replace(self.preferences, **changes)  # type: ignore[arg-type]

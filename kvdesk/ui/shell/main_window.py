@@ -1,24 +1,24 @@
-"""The window: places the panels, holds menus and shortcuts, takes dropped files. Decides nothing. UI thread."""
+"""The window: places the panels, takes dropped files, says what Esc closes. Decides nothing. UI thread."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QByteArray, Qt, QTimer, Signal
+from PySide6.QtCore import QByteArray, QEvent, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
-    QAction,
-    QActionGroup,
     QCloseEvent,
     QDragEnterEvent,
     QDropEvent,
-    QKeySequence,
+    QKeyEvent,
     QPaintEvent,
     QPalette,
     QResizeEvent,
+    QWheelEvent,
 )
 from PySide6.QtWidgets import QMainWindow, QSplitter, QTabWidget, QVBoxLayout, QWidget
 
-from kvdesk.backend.preferences import THEMES, WindowState
+from kvdesk.backend.preferences import WindowState
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
@@ -28,11 +28,24 @@ from kvdesk.ui.panels.crash_card import CrashCard
 from kvdesk.ui.panels.model_bar import ModelBar
 from kvdesk.ui.panels.options_card import OptionsCard
 from kvdesk.ui.settings.settings_panel import SettingsPanel
+from kvdesk.ui.shell.menus import Menus
 from kvdesk.ui.widgets.icons import app_icon
 from kvdesk.ui.widgets.theme import Theme
+from kvdesk.ui.widgets.wheel import zooms
 
+WHEEL_NOTCH = 120
+"""Eighths of a degree in one notch of a usual wheel (QWheelEvent.angleDelta)."""
+NO_MODIFIER = Qt.KeyboardModifier.NoModifier
+FIRST_SIZE = QSize(1440, 900)
+FRAME_PX = 40
+"""What a window manager's frame and title take, about."""
 NARROW_PX = 1120
 """Below this width the list of conversations makes room for chat and memory."""
+
+
+def first_size(available: QSize) -> QSize:
+    """The size of the first window on a screen with so much room: all of it is to be seen, its frame too."""
+    return FIRST_SIZE.boundedTo(available - QSize(2, FRAME_PX))
 
 
 class MainWindow(QMainWindow):
@@ -47,6 +60,8 @@ class MainWindow(QMainWindow):
     copy_report_requested = Signal()
     profile_requested = Signal()
     theme_chosen = Signal(str)
+    zoom_requested = Signal(int)
+    """1: larger text, -1: smaller, 0: the desktop's size."""
     painted = Signal()
     """All of the window has been painted for the first time."""
     close_requested = Signal()
@@ -56,11 +71,12 @@ class MainWindow(QMainWindow):
         super().__init__()
         self._may_close = self._is_painted = False
         self._list_wanted = True
+        self._wheel_turned = 0
         self.setWindowTitle("kvdesk")
         self.setWindowIcon(app_icon())
         self.setAcceptDrops(True)
         self.setMinimumSize(760, 520)
-        self.resize(1440, 900)
+        self.resize(first_size(self.screen().availableSize()))
         self.model_bar = ModelBar(theme)
         self.conversation_list = ConversationList(theme)
         self.transcript = Transcript(theme)
@@ -84,7 +100,7 @@ class MainWindow(QMainWindow):
             self.sampling_panel,
         )
         self._build_layout()
-        self._build_menus(theme_name)
+        self.menus = Menus(self, theme_name)
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -109,6 +125,7 @@ class MainWindow(QMainWindow):
         column.addWidget(self.composer)
         self._settings_tabs = QTabWidget()
         self._settings_tabs.setDocumentMode(True)
+        self._settings_tabs.setAccessibleName(self.tr("Settings"))
         self._settings_tabs.addTab(self.settings_panel, self.tr("Model settings"))
         self._settings_tabs.addTab(self.sampling_panel, self.tr("Chat settings"))
         self._side = QSplitter(Qt.Orientation.Vertical)
@@ -131,63 +148,22 @@ class MainWindow(QMainWindow):
         rows.addWidget(self._columns, 1)
         self.setCentralWidget(page)
 
-    def _build_menus(self, theme_name: str) -> None:
-        file = self.menuBar().addMenu(self.tr("&File"))
-        file.addAction(self.conversation_list.new_action)
-        file.addAction(self._action(self.tr("&Open model..."), "Ctrl+O", self.open_model_requested.emit))
-        file.addAction(self._action(self.tr("E&ject model"), "", self.model_bar.eject_requested.emit))
-        file.addSeparator()
-        file.addAction(self._action(self.tr("&Import conversation..."), "", self.import_requested.emit))
-        file.addAction(
-            self._action(self.tr("Export as &Markdown..."), "", lambda: self.export_requested.emit("markdown"))
-        )
-        file.addAction(self._action(self.tr("Export as &JSON..."), "", lambda: self.export_requested.emit("json")))
-        file.addSeparator()
-        file.addAction(self._action(self.tr("&Quit"), "Ctrl+Q", self.close))
-        chat = self.menuBar().addMenu(self.tr("&Chat"))
-        chat.addAction(self.composer.stop_action)
-        chat.addAction(self.conversation_list.search_action)
-        chat.addAction(self._action(self.tr("&Settings"), "Ctrl+,", self.show_settings))
-        view = self.menuBar().addMenu(self.tr("&View"))
-        self.list_action = self._action(self.tr("&Conversations"), "Ctrl+B", self._on_list_toggled)
-        self.list_action.setCheckable(True)
-        self.list_action.setChecked(True)
-        self.side_action = self._action(self.tr("&Memory and settings"), "Ctrl+M", self._on_side_toggled)
-        self.side_action.setCheckable(True)
-        self.side_action.setChecked(True)
-        view.addAction(self.list_action)
-        view.addAction(self.side_action)
-        compact = self._action(self.tr("&Compact memory view"), "", self.memory_dock.set_compact)
-        compact.setCheckable(True)
-        view.addAction(compact)
-        themes = view.addMenu(self.tr("&Theme"))
-        group = QActionGroup(self)
-        for name, words in zip(THEMES, (self.tr("System"), self.tr("Light"), self.tr("Dark")), strict=True):
-            action = self._action(words, "", lambda name=name: self.theme_chosen.emit(name))
-            action.setCheckable(True)
-            action.setChecked(name == theme_name)
-            group.addAction(action)
-            themes.addAction(action)
-        memory = self.menuBar().addMenu(self.tr("&Memory"))
-        memory.addAction(self._action(self.tr("Session &logs..."), "Ctrl+L", self.logs_requested.emit))
-        memory.addAction(self._action(self.tr("Context &profile..."), "", self.profile_requested.emit))
-        memory.addAction(self._action(self.tr("Copy &report"), "Ctrl+Shift+R", self.copy_report_requested.emit))
-
-    def _action(self, text: str, shortcut: str, slot: object) -> QAction:
-        action = QAction(text, self)
-        if shortcut:
-            action.setShortcut(QKeySequence(shortcut))
-        action.triggered.connect(slot)
-        return action
-
     # --- what it is told ---------------------------------------------------------------------------------------------
 
     def show_settings(self) -> None:
         """Bring the settings forward."""
-        self.side_action.setChecked(True)
-        self._on_side_toggled()
+        self.menus.side_action.setChecked(True)
         self._settings_tabs.setCurrentWidget(self.settings_panel)
         self.settings_panel.setFocus()
+
+    def show_list(self, shown: bool) -> None:
+        """Show the list of conversations, as long as there is room for it, or do not."""
+        self._list_wanted = shown
+        self._place_list()
+
+    def show_side(self, shown: bool) -> None:
+        """Show memory and settings or do not."""
+        self._side.setVisible(shown)
 
     def set_theme(self, theme: Theme) -> None:
         """Hand the theme on to every panel."""
@@ -213,19 +189,57 @@ class MainWindow(QMainWindow):
         self._may_close = True
         self.close()
 
+    def _place_list(self) -> None:
+        self.conversation_list.setVisible(self._list_wanted and self.width() >= NARROW_PX)
+
+    # --- what Esc closes ---------------------------------------------------------------------------------------------
+
+    def _open_parts(self) -> list[Callable[[], None]]:
+        """What closes each part that is open, the topmost first."""
+        parts = (
+            (self.composer.warning.isVisible(), self.composer.warning.dismiss),
+            (self.options_card.can_close, self.options_card.dismiss),
+            (self.crash_card.isVisible(), self.crash_card.dismiss),
+        )
+        return [close for is_open, close in parts if is_open]
+
+    def _is_open(self) -> bool:
+        return bool(self._open_parts())
+
+    def _close_topmost(self) -> bool:
+        for close in self._open_parts():
+            close()
+            self.composer.setFocus()
+            return True
+        return False
+
     # --- Qt's calls ---------------------------------------------------------------------------------------------------
-
-    def _on_list_toggled(self) -> None:
-        self._list_wanted = self.list_action.isChecked()
-        self.conversation_list.setVisible(self._list_wanted)
-
-    def _on_side_toggled(self) -> None:
-        self._side.setVisible(self.side_action.isChecked())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """A narrow window keeps chat and memory and lets the list go until there is room again."""
         super().resizeEvent(event)
-        self.conversation_list.setVisible(self._list_wanted and self.width() >= NARROW_PX)
+        self._place_list()
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """With Ctrl it changes the size of all text."""
+        if not zooms(event):
+            super().wheelEvent(event)
+            return
+        self._wheel_turned += event.angleDelta().y()
+        if abs(self._wheel_turned) >= WHEEL_NOTCH:
+            self.zoom_requested.emit(1 if self._wheel_turned > 0 else -1)
+            self._wheel_turned = 0
+        event.accept()
+
+    def event(self, event: QEvent) -> bool:
+        """Esc belongs to what is open before it belongs to the reply: without this, the action that stops takes it."""
+        if isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Escape and event.modifiers() == NO_MODIFIER:
+            if event.type() == QEvent.Type.ShortcutOverride and self._is_open():
+                event.accept()
+                return True
+            if event.type() == QEvent.Type.KeyPress and self._close_topmost():
+                return True
+        return super().event(event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """The children follow in the same pass, so that all is on the screen when the event loop comes round."""

@@ -47,10 +47,12 @@ def open_window(application: QApplication) -> Opening:
     """Show the window as it was left; nothing in it does anything yet."""
     chosen, problem = preferences.load_preferences(paths.config_dir() / preferences.FILE_NAME)
     state = preferences.load_window_state(paths.config_dir() / preferences.WINDOW_FILE_NAME)
-    application.setFont(body_font(application.font()))
     theme = current_theme(application, chosen.theme)
+    application.setFont(body_font(chosen.zoom_percent))
     window = MainWindow(theme, chosen.theme)
-    dress(application, theme)  # after the building: a styled widget is polished again whenever it gets another parent
+    dress(
+        application, theme, chosen.zoom_percent
+    )  # after the building: a styled widget is polished again whenever it gets another parent
     window.restore(state)
     window.composer.show_closed(window.tr("No model is loaded."))
     window.show()
@@ -63,7 +65,9 @@ def current_theme(application: QApplication, name: str) -> Theme:
     return theme_named(name, application.styleHints().colorScheme() == Qt.ColorScheme.Dark)
 
 
-def dress(application: QApplication, theme: Theme) -> None:
-    """Give every widget the theme's colours."""
+def dress(application: QApplication, theme: Theme, zoom_percent: int) -> None:
+    """Give every widget the theme's colours and text of ``zoom_percent`` of the desktop's size."""
+    font = body_font(zoom_percent)
+    application.setFont(font)
     application.setPalette(palette(theme))
-    application.setStyleSheet(style_sheet(theme))
+    application.setStyleSheet(style_sheet(theme, font.pointSizeF()))

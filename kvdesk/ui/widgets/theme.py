@@ -5,7 +5,6 @@ The sheet is written for Qt's Fusion style. Whoever owns the QApplication applie
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
@@ -123,8 +122,8 @@ DARK = Theme(
     ),
 )
 
-BODY_POINTS = 10.0
-"""Size of body text, except on macOS, where a point is a pixel and the system's own size stays."""
+LEAST_BODY_POINTS = 10.0
+"""Body text is as large as the desktop's own, and no smaller than this."""
 
 
 def theme_named(name: str, is_system_dark: bool = False) -> Theme:
@@ -132,12 +131,18 @@ def theme_named(name: str, is_system_dark: bool = False) -> Theme:
     return {"light": LIGHT, "dark": DARK}.get(name, DARK if is_system_dark else LIGHT)
 
 
-def body_font(system_font: QFont) -> QFont:
-    """``system_font`` at the size of body text."""
-    font = QFont(system_font)
-    if sys.platform != "darwin":
-        font.setPointSizeF(BODY_POINTS)
+def body_font(zoom_percent: int = 100) -> QFont:
+    """The desktop's font at the size of body text, ``zoom_percent`` of it."""
+    font = QFontDatabase.systemFont(QFontDatabase.SystemFont.GeneralFont)
+    font.setPointSizeF(max(LEAST_BODY_POINTS, font.pointSizeF()) * zoom_percent / 100)
     return font
+
+
+def smaller(font: QFont) -> QFont:
+    """``font`` a step smaller: for ticks and for what stands under something else."""
+    result = QFont(font)
+    result.setPointSizeF(max(7.0, font.pointSizeF() - 1.5))
+    return result
 
 
 def mono_font(body: QFont) -> QFont:
@@ -154,6 +159,11 @@ def set_role(widget: QWidget, role: str) -> None:
     widget.setProperty("role", role)
     widget.style().unpolish(widget)
     widget.style().polish(widget)
+
+
+def set_small(widget: QWidget) -> None:
+    """Let the style sheet write ``widget`` a point smaller than body text, at every zoom."""
+    widget.setProperty("small", True)
 
 
 def palette(theme: Theme) -> QPalette:
@@ -197,8 +207,8 @@ def mix(color: str, other: str, share: float) -> str:
     return "#{:02x}{:02x}{:02x}".format(*(round(part) for part in parts))
 
 
-def style_sheet(theme: Theme) -> str:
-    """The app's style sheet.
+def style_sheet(theme: Theme, body_points: float = LEAST_BODY_POINTS) -> str:
+    """The app's style sheet, for body text of ``body_points``.
 
     Roles (dynamic property ``role``): "card", "primary", "danger", "muted", "heading", "amber", "red", "green",
     "flat" (a button without a frame).
@@ -226,6 +236,8 @@ def style_sheet(theme: Theme) -> str:
         "handle_hover": mix(theme.surface_raised, theme.text_muted, 0.75),
         "icons": (resource_dir() / "icons").as_posix(),
         "theme": theme.name,
+        "small_points": f"{body_points - 1:g}",
+        "title_points": f"{1.5 * body_points:g}",
     }
     sheet = _SHEET
     for name, value in values.items():
@@ -244,6 +256,7 @@ QLabel[role="heading"] { font-weight: 600; }
 QLabel[role="amber"] { color: @amber@; }
 QLabel[role="red"] { color: @red@; }
 QLabel[role="green"] { color: @green@; }
+QLabel[small="true"] { font-size: @small_points@pt; }
 
 QPushButton { background: @surface@; color: @text@; border: 1px solid @border_strong@; border-radius: 6px;
     padding: 4px 12px; min-height: 18px; }
@@ -370,7 +383,7 @@ QFrame#code_card { background: @code@; border: 1px solid @border@; border-radius
 QFrame#notice { background: @raised@; border: 1px solid @border@; border-radius: 8px; }
 QFrame#notice[kind="warning"] { background: @amber_soft@; border-color: @amber@; }
 QFrame#notice[kind="error"] { background: @red_soft@; border-color: @red@; }
-QLabel#empty_title { font-size: 15pt; font-weight: 600; }
+QLabel#empty_title { font-size: @title_points@pt; font-weight: 600; }
 QPushButton#starter { padding: 7px 14px; }
 QPushButton#thinking { background: transparent; border-color: transparent; color: @muted@; padding: 2px 6px;
     text-align: left; }

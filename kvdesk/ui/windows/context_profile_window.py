@@ -29,6 +29,7 @@ from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.widgets.numbers import format_bytes, format_percent, format_rate, format_tokens
 from kvdesk.ui.widgets.theme import Theme, set_role
 from kvdesk.ui.widgets.tree_items import top_level_items
+from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
 if TYPE_CHECKING:
     from kvdesk.backend.planning.context_profile import ProfilePoint
@@ -81,6 +82,7 @@ class ProfileWindow(QDialog):
             box.setAccessibleName(self.tr("Measure with cache type {0}").format(kind))
             box.toggled.connect(self._enable)
         self._longest = QComboBox()
+        leave_wheel_to_the_page(self._longest)
         self._longest.setAccessibleName(self.tr("Longest context"))
         self._longest.setToolTip(self.tr("The last n_ctx to measure; every half of it down to 512 comes before"))
         self._start = self._button(self.tr("Start"), self._start_tip)

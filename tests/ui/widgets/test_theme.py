@@ -135,7 +135,7 @@ def test_named_themes() -> None:
 
 
 def test_fonts(qapp: QApplication) -> None:
-    body = body_font(qapp.font())
+    body = body_font()
     mono = mono_font(body)
     assert mono.pointSizeF() <= body.pointSizeF()
 

@@ -16,7 +16,7 @@ from kvdesk.ui.memory.plots.ticks import (
     ticks_between,
 )
 from kvdesk.ui.widgets.numbers import short_tokens
-from kvdesk.ui.widgets.theme import Theme
+from kvdesk.ui.widgets.theme import Theme, smaller
 
 
 class _Axis(pg.AxisItem):
@@ -36,9 +36,7 @@ class _Axis(pg.AxisItem):
 
     def set_small_font(self, font: QFont) -> None:
         """Write the ticks a step smaller than ``font``."""
-        small = QFont(font)
-        small.setPointSizeF(max(7.0, font.pointSizeF() - 1.5))
-        self.setTickFont(small)
+        self.setTickFont(smaller(font))
 
     def updateAutoSIPrefix(self) -> None:
         """Nothing: our ticks say their unit, and pyqtgraph would lay out an empty label at every change of range."""
