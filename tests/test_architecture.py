@@ -31,7 +31,7 @@ says of memory, how sizes are written, and the errors a person may see."""
 MAY_KNOW = {
     "backend.ggml_types": set(),
     "backend.ggml_log": {"sizes"},
-    "backend.settings": {"errors", "backend.ggml_types"},
+    "backend.settings": {"errors", "sizes", "backend.ggml_types"},
     "backend.protocol": {"errors", "backend.settings"},
     "backend.preferences": {"errors", "sizes", "backend.atomic_file", "backend.settings"},
     "backend.text_file": {"errors", "sizes"},

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from kvdesk.backend.atomic_file import write_file
-from kvdesk.backend.settings import OVERFLOWS, EngineSettings, SamplingSettings, Values
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, MARGIN_HELP, OVERFLOWS, EngineSettings, SamplingSettings, Values
 from kvdesk.errors import StoreError
 from kvdesk.sizes import MB, MIB
 
@@ -50,8 +50,11 @@ class Preferences(Values):
         },
     )
     margin_bytes: int = field(
-        default=1024 * MIB,
-        metadata=_size("Memory Margin", "Room to keep free under the ceiling: the OOM line.", "MiB", MIB, 0, 128),
+        default=AUTOMATIC_MARGIN,
+        metadata={
+            **_size("Memory Margin", MARGIN_HELP, "MiB", MIB, AUTOMATIC_MARGIN // MIB, 128),
+            "minimum_means": "automatic",
+        },
     )
     snapshot_budget_bytes: int = field(
         default=4000 * MB,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
 from kvdesk.backend.ggml_types import BY_NAME
+from kvdesk.sizes import MIB
 
 CACHE_TYPES: tuple[str, ...] = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """KV cache types that llama.cpp's own tools accept (common/arg.cpp, kv_cache_types)."""
@@ -25,6 +26,12 @@ BITS_PER_VALUE: Mapping[str, float] = {name: BY_NAME[name].bits_per_value for na
 FLASH_ATTN: tuple[str, ...] = ("auto", "on", "off")
 ALLOCATIONS: tuple[str, ...] = ("grow", "reserve")
 OVERFLOWS: tuple[str, ...] = ("ask", "stop", "truncate-middle", "rolling")
+
+AUTOMATIC_MARGIN = -128 * MIB
+"""A memory margin that goes by each domain's size (``kept_free``), as every negative one does."""
+MARGIN_HELP = (
+    "Kept free under what the engine could get: the OOM line. Automatic is 1 GiB, or a tenth of the memory if less."
+)
 
 
 def _meta(label: str, help_text: str, **more: Any) -> dict[str, Any]:
@@ -214,6 +221,16 @@ class EngineSettings(Values):
 
     model: ModelSettings = ModelSettings()
     context: ContextSettings = ContextSettings()
+
+
+def short_room(capacity_bytes: int | None) -> int:
+    """What is little room in a memory domain: 1 GiB, or a tenth of it if that is less; bytes."""
+    return 1024 * MIB if capacity_bytes is None else min(1024 * MIB, capacity_bytes // 10)
+
+
+def kept_free(margin_bytes: int, capacity_bytes: int | None) -> int:
+    """What a margin keeps free of a domain: itself; an automatic one what is little room there."""
+    return margin_bytes if margin_bytes >= 0 else short_room(capacity_bytes)
 
 
 def pad256(n: int) -> int:

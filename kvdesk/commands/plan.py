@@ -32,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a GGUF file, or its header alone (of a split model: its first part)")
     add_flags(parser, "n_ctx", "type_k", "type_v", "flash_attn", "n_gpu_layers", "n_batch", "n_ubatch", "swa_full")
     add_flags(parser, "n_seq_max", "use_mmap", "rpc_servers")
-    parser.add_argument("--margin", type=int, metavar="MIB", help="what to keep free under the ceiling (1024)")
+    parser.add_argument(
+        "--margin",
+        type=int,
+        metavar="MIB",
+        help="what to keep free under the ceiling (1024, or a tenth of the memory if that is less)",
+    )
     parser.add_argument("--curve", action="store_true", help="memory against context length, per cache type")
     parser.add_argument("--fit", action="store_true", help="plan the largest context that fits")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -43,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
     from kvdesk import paths
     from kvdesk.backend.gguf.model_file import read_model_file
     from kvdesk.backend.planning.calibration import Calibration
-    from kvdesk.backend.planning.plan import DEFAULT_MARGIN_BYTES
     from kvdesk.backend.planning.pricer import Pricer
+    from kvdesk.backend.settings import AUTOMATIC_MARGIN
 
     settings = _settings(args)
-    margin_bytes = DEFAULT_MARGIN_BYTES if args.margin is None else args.margin * MIB
+    margin_bytes = AUTOMATIC_MARGIN if args.margin is None else args.margin * MIB
     with Pricer(read_model_file(args.model), Calibration(paths.calibration_file()), margin_bytes) as pricer:
         try:
             _plan(args, settings, pricer)

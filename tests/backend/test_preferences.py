@@ -15,7 +15,13 @@ from kvdesk.backend.preferences import (
     load_window_state,
     save_values,
 )
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.settings import (
+    AUTOMATIC_MARGIN,
+    ContextSettings,
+    EngineSettings,
+    ModelSettings,
+    SamplingSettings,
+)
 from kvdesk.errors import StoreError
 from kvdesk.sizes import MIB
 
@@ -29,7 +35,7 @@ def test_the_first_start_has_the_defaults_and_says_nothing(path):
     preferences, sentence = load_preferences(path)
     assert preferences == Preferences()
     assert sentence == ""
-    assert preferences.margin_bytes == 1024 * MIB
+    assert preferences.margin_bytes == AUTOMATIC_MARGIN
     assert preferences.snapshot_budget_bytes == 4000 * MB
     assert not path.exists()
 
@@ -57,7 +63,7 @@ def test_what_a_newer_version_wrote_or_a_hand_broke_takes_its_default(path):
         json.dumps(
             {
                 "theme": "pink",
-                "margin_bytes": -5,
+                "margin_bytes": -(1 << 40),
                 "log_budget_bytes": "much",
                 "confirm_quit": 0,
                 "rpc_servers": [1, 2],

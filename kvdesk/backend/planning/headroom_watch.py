@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvdesk.backend.planning.plan import alarm
+from kvdesk.backend.settings import short_room
 from kvdesk.backend.system.samples import Sample
 
-HYSTERESIS_BYTES = 128 * 1024 * 1024
-"""Room must exceed a threshold by this much before its alarm ends: a reading that trembles warns once."""
+HYSTERESIS_SHARE = 8
+"""Room must exceed a threshold by this part of what is little room (128 MiB of 1 GiB) before its alarm ends: a reading
+that trembles warns once."""
 
 _LEVELS = ("", "amber", "red")
 
@@ -40,9 +42,10 @@ class HeadroomWatch:
                 continue
             room = line - predicted
             before = self._levels.get(domain.name, "")
-            level = alarm(room)
+            level = alarm(room, domain.capacity_bytes)
             if _LEVELS.index(level) < _LEVELS.index(before):
-                level = alarm(room - HYSTERESIS_BYTES)
+                margin = short_room(domain.capacity_bytes) // HYSTERESIS_SHARE
+                level = alarm(room - margin, domain.capacity_bytes)
                 level = min(level, before, key=_LEVELS.index)
             if level != before:
                 self._levels[domain.name] = level

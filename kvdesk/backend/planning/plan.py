@@ -13,12 +13,8 @@ from typing import Any, Protocol
 
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
-from kvdesk.backend.settings import EngineSettings
-from kvdesk.sizes import GIB, MIB, format_bytes
-
-DEFAULT_MARGIN_BYTES = GIB
-AMBER_ROOM_BYTES = GIB
-RED_ROOM_BYTES = 512 * MIB
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, EngineSettings, kept_free, short_room
+from kvdesk.sizes import format_bytes
 
 RAM = "RAM"
 """Name of the domain that the CPU device's buffers and a GPU's host buffers lie in (as machine.DomainReading has it)."""
@@ -139,7 +135,7 @@ class Verdict:
     """The plan in one sentence. ``kind``: "fits", "fits-up-to", "does-not-fit", "unknown".
 
     ``room_bytes`` under the line of ``device`` (negative: over it), ``max_n_ctx`` the longest context that fits.
-    ``alarm``: "" (fine), "amber" (under 1 GiB of room), "red" (under 512 MiB).
+    ``alarm``: "" (fine), "amber" (little room), "red" (half of that), by ``alarm()``.
     """
 
     kind: str
@@ -312,7 +308,7 @@ def make_plan(
     footprint: Footprint,
     readings: Sequence[Reading],
     overheads: Mapping[str, Overhead],
-    margin_bytes: int = DEFAULT_MARGIN_BYTES,
+    margin_bytes: int = AUTOMATIC_MARGIN,
     *,
     first_batch: Footprint | None = None,
     formula_bytes: int | None = None,
@@ -386,11 +382,13 @@ def flat_settings(settings: EngineSettings) -> dict[str, Any]:
     return {**settings.model.to_dict(), **settings.context.to_dict()}
 
 
-def alarm(room_bytes: int | None) -> str:
-    """ "", "amber" or "red" for the room under the line (UX.md: by absolute room)."""
-    if room_bytes is None or room_bytes >= AMBER_ROOM_BYTES:
+def alarm(room_bytes: int | None, capacity_bytes: int | None) -> str:
+    """ "", "amber" or "red" for the room under the line of a domain of that size: little room, and half of it
+    (settings.short_room)."""
+    little = short_room(capacity_bytes)
+    if room_bytes is None or room_bytes >= little:
         return ""
-    return "amber" if room_bytes >= RED_ROOM_BYTES else "red"
+    return "amber" if room_bytes >= little // 2 else "red"
 
 
 def _device_plan(
@@ -431,7 +429,7 @@ def _device_plan(
         capacity_bytes=capacity,
         others_bytes=others,
         ceiling_bytes=ceiling,
-        oom_line_bytes=None if ceiling is None else max(0, ceiling - margin_bytes),
+        oom_line_bytes=None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, capacity)),
     )
 
 
@@ -476,4 +474,4 @@ def _verdict(plan: MemoryPlan, max_n_ctx: int | None) -> Verdict:
         )
     else:
         kind, sentence = "does-not-fit", f"Does not fit by {format_bytes(-room)}{where}"
-    return Verdict(kind, sentence, alarm(room), tightest.name, room, max_n_ctx)
+    return Verdict(kind, sentence, alarm(room, tightest.capacity_bytes), tightest.name, room, max_n_ctx)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.backend.planning.calibration import Calibration, Comparison, compare
-from kvdesk.backend.planning.plan import DEFAULT_MARGIN_BYTES, Reading
+from kvdesk.backend.planning.plan import Reading
 from kvdesk.backend.planning.plan_event import (
     CapacityReady,
     ChoicesReady,
@@ -31,7 +31,7 @@ from kvdesk.backend.planning.plan_event import (
 )
 from kvdesk.backend.planning.pricer import CURVE_POINTS, Pricer
 from kvdesk.backend.protocol.facts import Buffer
-from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, EngineSettings
 from kvdesk.errors import KvdeskError, SettingsError
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Planner:
         on_event: Callable[[PlanEvent], None],
         read_domains: Callable[[], Sequence[Reading]],
         calibration_path: Path,
-        margin_bytes: int = DEFAULT_MARGIN_BYTES,
+        margin_bytes: int = AUTOMATIC_MARGIN,
         idle_s: float = IDLE_S,
         niceness: int = 0,
     ) -> None:

@@ -19,7 +19,6 @@ from kvdesk.backend.planning.dry_run import DryRun, HelperDiedError
 from kvdesk.backend.planning.estimate import estimate
 from kvdesk.backend.planning.explain import TABLE_LENGTHS, TABLE_TYPES, formula_bytes
 from kvdesk.backend.planning.plan import (
-    DEFAULT_MARGIN_BYTES,
     CapacityCell,
     Curve,
     CurvePoint,
@@ -32,7 +31,7 @@ from kvdesk.backend.planning.plan import (
 )
 from kvdesk.backend.protocol.facts import BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
-from kvdesk.backend.settings import ContextSettings, EngineSettings, pad256
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, ContextSettings, EngineSettings, pad256
 from kvdesk.backend.system.machine import match_devices
 from kvdesk.backend.system.nvml import GpuReading, Nvml
 from kvdesk.errors import PlanError, SettingsError
@@ -49,7 +48,7 @@ CURVE_POINTS = 128
 class Pricer:
     """Prices configurations of ``model``. The helper process starts with the first question."""
 
-    def __init__(self, model: ModelFile, calibration: Calibration, margin_bytes: int = DEFAULT_MARGIN_BYTES) -> None:
+    def __init__(self, model: ModelFile, calibration: Calibration, margin_bytes: int = AUTOMATIC_MARGIN) -> None:
         self.model = model
         self.margin_bytes = margin_bytes
         self._calibration = calibration

@@ -311,8 +311,10 @@ class EngineProcess:
 def _is_short(margin_bytes: int) -> bool:
     """Whether less than the margin can still be had, in RAM or on a device."""
     from kvdesk.backend.llama import library
+    from kvdesk.backend.settings import kept_free
     from kvdesk.backend.system.cgroup import memory_groups
     from kvdesk.backend.system.machine import read_ram
 
-    free = [read_ram(groups=memory_groups()).available_bytes, *(device.free_bytes for device in library.devices())]
-    return any(amount is not None and amount < margin_bytes for amount in free)
+    ram = read_ram(groups=memory_groups())
+    domains = [(ram.available_bytes, ram.capacity_bytes), *((d.free_bytes, d.total_bytes) for d in library.devices())]
+    return any(free is not None and free < kept_free(margin_bytes, capacity) for free, capacity in domains)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvdesk.backend.protocol.facts import ChatTurn, ContextFacts, Device, GrowStep, KvState, ModelFacts, TurnStats
-from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, ContextSettings, EngineSettings, SamplingSettings
 
 # --- commands --------------------------------------------------------------------------------------------------
 
@@ -32,7 +32,7 @@ class Load:
     path: str
     settings: EngineSettings
     snapshots: SnapshotPlace | None = None
-    margin_bytes: int = 1024 * 1024 * 1024
+    margin_bytes: int = AUTOMATIC_MARGIN
     """Memory is short where less than this can still be had: a context larger than its conversation shrinks then."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvdesk.backend.session_log.rows import HEAD, KIB, UNKNOWN, frame_seq_of, sample_size
+from kvdesk.backend.settings import kept_free
 
 Floats = NDArray[np.float64]
 
@@ -116,12 +117,12 @@ def make_columns(rows: Sequence[bytes], frames: Mapping[int, Mapping[str, Any]])
 
     states = tuple(dict.fromkeys(frames[seq]["state"] for seq in seqs))
     codes = np.array([states.index(frames[seq]["state"]) for seq in seqs], dtype=np.intp)
-    margin = per_frame(lambda frame: frame["margin_bytes"])
     domains: list[DomainColumns] = []
     for name, figures in readings.items():
         known = {seq: domain for seq in seqs for domain in frames[seq]["domains"] if domain[0] == name}
         capacity = np.array([_or_nan(known[seq][2]) if seq in known else np.nan for seq in seqs])[at]
         predicted = per_frame(functools.partial(_predicted, name))
+        margin = per_frame(functools.partial(_margin, name))
         kind = next(iter(known.values()))[1]
         domains.append(
             DomainColumns(name, kind, capacity, figures[0], figures[1], figures[2], figures[3], predicted, margin)
@@ -133,6 +134,11 @@ def make_columns(rows: Sequence[bytes], frames: Mapping[int, Mapping[str, Any]])
 def _predicted(name: str, frame: Mapping[str, Any]) -> float | None:
     predicted: Mapping[str, int] | None = frame["predicted_bytes"]
     return None if predicted is None else predicted.get(name)
+
+
+def _margin(name: str, frame: Mapping[str, Any]) -> float:
+    capacity = next((domain[2] for domain in frame["domains"] if domain[0] == name), None)
+    return float(kept_free(frame["margin_bytes"], capacity))
 
 
 def _row_type(n_domains: int) -> np.dtype[Any]:

@@ -178,7 +178,7 @@ def _sample_object(sample: Sample) -> dict[str, Any]:
         "engine_swap_bytes": machine.engine_swap_bytes,
         "swap_used_bytes": machine.swap_used_bytes,
         "swap_total_bytes": machine.swap_total_bytes,
-        "margin_bytes": sample.margin_bytes,
+        "margin_bytes": None if sample.margin_bytes < 0 else sample.margin_bytes,
         "predicted_bytes": None if sample.predicted_bytes is None else dict(sample.predicted_bytes),
         "domains": [
             {"name": domain.name, "kind": domain.kind, **_domain_object(domain, sample)} for domain in sample.domains

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from kvdesk.backend.protocol.facts import Buffer, Device, KvState
-from kvdesk.backend.system.samples import DEFAULT_MARGIN_BYTES, MachineReading, Sample
+from kvdesk.backend.settings import AUTOMATIC_MARGIN
+from kvdesk.backend.system.samples import MachineReading, Sample
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Monitor:
         self._tokens_per_second: float | None = None
         self._state = ""
         self._predicted: tuple[tuple[str, int], ...] | None = None
-        self._margin_bytes = DEFAULT_MARGIN_BYTES
+        self._margin_bytes = AUTOMATIC_MARGIN
         self._latest: Sample | None = None
         self._reported: set[str] = set()
         self._thread: threading.Thread | None = None

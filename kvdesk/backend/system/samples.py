@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvdesk.backend.protocol.facts import KvState
-
-DEFAULT_MARGIN_BYTES = 1024 * 1024 * 1024
-"""What the OOM line keeps free in each domain unless the user says otherwise."""
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, kept_free
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,9 @@ class DomainReading:
         return ceiling if self.capacity_bytes is None else min(ceiling, self.capacity_bytes)
 
     def oom_line(self, margin_bytes: int) -> int | None:
-        """The ceiling less a margin, at least 0: where the window draws the line."""
+        """The ceiling less a margin (negative: automatic), at least 0: where the window draws the line."""
         ceiling = self.ceiling_bytes
-        return None if ceiling is None else max(0, ceiling - margin_bytes)
+        return None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, self.capacity_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,8 @@ class Sample:
 
     ``time_s`` is Unix time, ``monotonic_s`` the clock that never jumps; both of the moment the reading began.
     ``state`` is the engine's state in the app's word for it. ``predicted_bytes`` holds (domain name, bytes at the
-    full context length) pairs, None while nothing is predicted. ``margin_bytes`` is what the OOM line keeps free.
+    full context length) pairs, None while nothing is predicted. ``margin_bytes`` is what the OOM line keeps free
+    (settings.kept_free).
     """
 
     time_s: float
@@ -107,7 +106,7 @@ class Sample:
     tokens_per_second: float | None = None
     state: str = ""
     predicted_bytes: tuple[tuple[str, int], ...] | None = None
-    margin_bytes: int = DEFAULT_MARGIN_BYTES
+    margin_bytes: int = AUTOMATIC_MARGIN
 
     @property
     def domains(self) -> tuple[DomainReading, ...]:

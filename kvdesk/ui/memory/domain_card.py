@@ -225,7 +225,7 @@ class DomainCard(QFrame):
         sample, reading, parts = self._latest
         room = room_under_line(reading, sample.margin_bytes)
         self._words.setText(self._standing(reading, room))
-        set_role(self._words, alarm(room))
+        set_role(self._words, alarm(room, reading.capacity_bytes))
         self._totals.show_text(format_bytes_pair(reading.used_bytes, reading.capacity_bytes))
         self._totals.setToolTip(
             self.tr("In use by all programs: {0}\nThere is: {1}").format(
@@ -244,7 +244,7 @@ class DomainCard(QFrame):
             "": self.tr("{0} under the line").format(size),
             "amber": self.tr("Low: only {0} under the line").format(size),
             "red": self.tr("Very low: {0} under the line").format(size),
-        }[alarm(room)]
+        }[alarm(room, reading.capacity_bytes)]
         if room < 0:
             words = self.tr("Over the line by {0}").format(size)
         fit = self._fit_words()

@@ -244,7 +244,7 @@ class ModelBar(QFrame):
             tip = self.tr("{0}: {1} in use by all programs, the engine holds {2}").format(
                 text, format_bytes(reading.used_bytes), format_bytes(reading.engine_bytes)
             )
-            tone = alarm(room)
+            tone = alarm(room, reading.capacity_bytes)
             if tone and room is not None:  # never by colour alone
                 low = self.tr("{0} left").format(format_bytes(room)) if room >= 0 else self.tr("over the line")
                 text = f"⚠ {text}, {low}"

@@ -23,8 +23,10 @@ from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.protocol.facts import Device
 from kvdesk.backend.settings import (
     ALLOCATIONS,
+    AUTOMATIC_MARGIN,
     CACHE_TYPES,
     FLASH_ATTN,
+    MARGIN_HELP,
     ContextSettings,
     EngineSettings,
     ModelSettings,
@@ -217,16 +219,17 @@ class SettingsPanel(QWidget):
     def _build_margin(self) -> QWidget:
         self._margin = QSpinBox()
         leave_wheel_to_the_page(self._margin)
-        self._margin.setRange(0, 1 << 20)
+        self._margin.setRange(AUTOMATIC_MARGIN // MIB, 1 << 20)
         self._margin.setSingleStep(128)
-        self._margin.setValue(1024)
+        self._margin.setSpecialValueText(self.tr("automatic"))
+        self._margin.setValue(AUTOMATIC_MARGIN // MIB)
         self._margin.setSuffix(" MiB")
         self._margin.setGroupSeparatorShown(True)
         self._margin.setKeyboardTracking(False)
         self._margin.lineEdit().setTextMargins(6, 0, 0, 0)  # a style sheet's padding does not reach the text
         self._margin.setAccessibleName(self.tr("Kept free"))
         self._margin.valueChanged.connect(lambda mebibytes: self.margin_chosen.emit(mebibytes * MIB))
-        tip = self.tr("The OOM line lies this far below what the engine could get")
+        tip = MARGIN_HELP
         return _labelled(self.tr("Kept free"), self._margin, tip)
 
     def _name_choices(self) -> None:

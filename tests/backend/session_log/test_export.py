@@ -15,6 +15,7 @@ from kvdesk.backend.protocol.facts import KvState
 from kvdesk.backend.session_log.export import CSV_COLUMNS, CSV_DOMAIN_COLUMNS, FORMATS, export, write_csv
 from kvdesk.backend.session_log.reader import Session, open_session
 from kvdesk.backend.session_log.report import report
+from kvdesk.backend.settings import AUTOMATIC_MARGIN
 from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 from kvdesk.errors import StoreError, UsageError
 from tests.fakes.made_up_session import recorded, recording, sample
@@ -165,7 +166,7 @@ def test_jsonl_loses_nothing(session: Session, tmp_path: Path) -> None:
             row["tokens_per_second"],
             row["state"],
             tuple(row["predicted_bytes"].items()),
-            row["margin_bytes"],
+            AUTOMATIC_MARGIN if row["margin_bytes"] is None else row["margin_bytes"],
         )
         for row in rows
         if row["type"] == "sample"

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 import pytest
 
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device, KvState
+from kvdesk.backend.settings import AUTOMATIC_MARGIN
 from kvdesk.backend.system.machine import Machine
 from kvdesk.backend.system.monitor import Monitor
-from kvdesk.backend.system.samples import DEFAULT_MARGIN_BYTES, DomainReading, MachineReading, Sample
+from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 
 RAM = MachineReading((DomainReading("RAM", "ram", 100, 50, 10, 10, 0),))
 
@@ -70,7 +71,7 @@ def test_what_is_set_is_in_the_next_samples() -> None:
         listener.wait_for(lambda samples: samples)
         first = listener.samples[0]
         assert (first.kv, first.tokens_per_second, first.state, first.predicted_bytes) == (None, None, "", None)
-        assert first.margin_bytes == DEFAULT_MARGIN_BYTES
+        assert first.margin_bytes == AUTOMATIC_MARGIN
         monitor.set_engine(7)
         monitor.set_kv(kv)
         monitor.set_speed(12.5)

@@ -11,6 +11,7 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QWheelEvent
 from PySide6.QtWidgets import QApplication, QToolButton
 
+from kvdesk.backend.settings import kept_free
 from kvdesk.backend.system.samples import DomainReading, MachineReading
 from kvdesk.ui.memory.live_chart import LiveChart
 from kvdesk.ui.memory.plots.chart_event import ChartEvent
@@ -46,7 +47,7 @@ def with_room(room):
     """A sample whose RAM has ``room`` bytes under the line."""
     sample = pictures.sample()
     ram = sample.domains[0]
-    available = room + sample.margin_bytes + (ram.engine_file_bytes or 0)
+    available = room + kept_free(sample.margin_bytes, ram.capacity_bytes) + (ram.engine_file_bytes or 0)
     changed = replace(ram, available_bytes=available)
     return replace(sample, machine=MachineReading((changed,)))
 

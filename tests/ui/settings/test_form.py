@@ -219,7 +219,10 @@ def test_a_type_no_editor_knows_is_an_error_of_the_programmer():
 
 def test_bytes_are_entered_in_the_unit_people_use(make_form, qtbot):
     form = make_form(Preferences, fields=("margin_bytes", "theme"))
-    assert form.editor("margin_bytes").text() == "1,024 MiB"
+    assert form.editor("margin_bytes").text() == "automatic"
     values = heard(form)
     qtbot.keyClick(form.editor("margin_bytes"), Qt.Key.Key_Up)
-    assert values == [Preferences(margin_bytes=1152 * MIB)]
+    assert values == [Preferences(margin_bytes=0)]
+    form.editor("margin_bytes").setValue(1152)
+    assert form.editor("margin_bytes").text() == "1,152 MiB"
+    assert values[-1].margin_bytes == 1152 * MIB
