@@ -1,6 +1,6 @@
 """``kvdesk log``: the recorded memory of past sessions, listed, summed up and exported. Qt only for pictures.
 
-Reading is backend/session_log/reader.py's, writing backend/session_log/export.py's and ui/windows/session_picture.py's.
+Reading is backend/session_log/reader.py's, writing backend/session_log/export.py's and ui/windows/session_sheet.py's.
 """
 
 from __future__ import annotations
@@ -152,10 +152,10 @@ def _export_picture(session: Session, kind: str, path: Path) -> None:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from PySide6.QtWidgets import QApplication
 
-    from kvdesk.ui.windows.session_picture import save_picture
+    from kvdesk.ui.windows.session_sheet import picture, write_picture
 
     application = QApplication.instance() or QApplication(["kvdesk"])
-    save_picture(session, path)
+    write_picture(picture(session, kind), path)
     del application
 
 

@@ -83,11 +83,6 @@ class SessionLogController(QObject):
         self._bridge.in_background(lambda: reader.list_sessions(self._folder), show)
 
     def _on_session_chosen(self, path: Path) -> None:
-        def read() -> reader.Session:
-            session = reader.open_session(path)
-            _ = session.columns  # made here, not on the UI thread
-            return session
-
         def show(session: Any) -> None:
             if not self._window:
                 return
@@ -96,7 +91,7 @@ class SessionLogController(QObject):
             else:
                 self._window.show_session(session)
 
-        self._bridge.in_background(read, show)
+        self._bridge.in_background(lambda: _read(path), show)
 
     def _on_export_requested(self, path: Path, kind: str) -> None:
         name, _ = QFileDialog.getSaveFileName(self._window, self.tr("Export session"), f"{Path(path).stem}.{kind}")
@@ -104,16 +99,7 @@ class SessionLogController(QObject):
             self.export(Path(path), kind, Path(name))
 
     def export(self, path: Path, kind: str, target: Path) -> None:
-        """Write the session at ``path`` to ``target``."""
-
-        def work() -> None:
-            session = reader.open_session(path)
-            if kind in ("png", "svg"):
-                from kvdesk.ui.windows.session_picture import save_picture
-
-                save_picture(session, target)
-            else:
-                export.export(session, kind, target)
+        """Write the session at ``path`` to ``target``. Reading and writing are done in the background, pictures here."""
 
         def done(result: Any) -> None:
             if isinstance(result, Exception):
@@ -121,7 +107,19 @@ class SessionLogController(QObject):
             else:
                 self.noticed.emit(self.tr("Exported to {0}").format(target), "note")
 
-        self._bridge.in_background(work, done)
+        def draw(session: Any) -> None:
+            if isinstance(session, Exception):
+                done(session)
+                return
+            from kvdesk.ui.windows.session_sheet import picture, write_picture
+
+            content = picture(session, kind)
+            self._bridge.in_background(lambda: write_picture(content, target), done)
+
+        if kind in export.FORMATS:
+            self._bridge.in_background(lambda: export.export(reader.open_session(path), kind, target), done)
+        else:
+            self._bridge.in_background(lambda: _read(path), draw)
 
     def _copy(self, path: Path) -> None:
         def done(text: Any) -> None:
@@ -139,3 +137,10 @@ class SessionLogController(QObject):
                 file.unlink(missing_ok=True)
 
         self._bridge.in_background(delete, lambda _: self._refresh())
+
+
+def _read(path: Path) -> reader.Session:
+    """The session with its columns, which are slow to make: not for the UI thread."""
+    session = reader.open_session(path)
+    _ = session.columns
+    return session

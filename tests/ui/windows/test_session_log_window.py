@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QImage, QPainter
 from PySide6.QtSvg import QSvgRenderer
-from PySide6.QtWidgets import QPushButton, QTreeWidget
+from PySide6.QtWidgets import QApplication, QPushButton, QTreeWidget
 
 from kvdesk.backend.session_log.reader import list_sessions, open_session
 from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.errors import StoreError
 from kvdesk.ui.memory.composition import LAYERS, split
+from kvdesk.ui.memory.plots.chart_items import Stack
 from kvdesk.ui.memory.plots.session_series import rows_of
 from kvdesk.ui.widgets.theme import DARK, LIGHT
 from kvdesk.ui.windows.session_log_window import SessionLogWindow
-from kvdesk.ui.windows.session_picture import as_png, save_picture
+from kvdesk.ui.windows.session_sheet import picture, write_picture
 from tests.fakes import memory_pictures as pictures
 
 CELLS = 2048
@@ -190,7 +190,7 @@ def test_memory_of_unknown_make_is_all_overhead_and_unknown_stays_unknown(sessio
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_picture_shows_every_domain_and_its_cache(qtbot, session, tmp_path, suffix):
     path = tmp_path / f"session.{suffix}"
-    save_picture(session, path)
+    write_picture(picture(session, suffix), path)
     image = QImage(str(path)) if suffix == "png" else rendered(path)
     assert image.width() > 800
     pixels = np.frombuffer(image.convertToFormat(QImage.Format.Format_RGB32).constBits(), np.uint32)
@@ -206,13 +206,41 @@ def rendered(path):
     return image
 
 
-def test_a_picture_may_be_drawn_on_any_thread(qtbot, session):
-    with ThreadPoolExecutor(1) as pool:
-        drawn = pool.submit(as_png, session).result(timeout=30)
-    assert drawn == as_png(session)
+def test_a_picture_is_the_plot_itself(qtbot, session, monkeypatch):
+    """Whatever the window's plots draw is in the export: there is no second painter to keep alike."""
+    plain = picture(session, "svg")
+    monkeypatch.setattr(
+        Stack, "paint", lambda self, painter, *_: painter.fillRect(0, 0, 10_000, 10_000, QColor("lime"))
+    )
+    changed = picture(session, "svg")
+    assert b"#00ff00" in changed.lower()
+    assert b"#00ff00" not in plain.lower()
 
 
-def test_a_picture_that_cannot_be_written_says_so(qtbot, session, tmp_path):
-    for name in ("x.png", "x.svg"):
-        with pytest.raises(StoreError, match="cannot be written"):
-            save_picture(session, tmp_path / "missing" / name)
+def test_a_vector_picture_has_its_areas_where_the_pixels_have_them(qtbot, session, tmp_path):
+    """Seconds and bytes have more figures than an SVG file gives a number."""
+    paths = [tmp_path / name for name in ("x.png", "x.svg")]
+    for path in paths:
+        write_picture(picture(session, path.suffix[1:]), path)
+    weights = []
+    for image in (QImage(str(paths[0])), rendered(paths[1])):
+        rows = np.flatnonzero((as_words(image) == QColor(LIGHT.chart.weights).rgb()).any(axis=1))
+        weights.append(rows[[0, -1]] / image.height())
+    assert weights[0] == pytest.approx(weights[1], abs=0.005)
+
+
+def as_words(image):
+    image = image.convertToFormat(QImage.Format.Format_RGB32)
+    return np.frombuffer(image.constBits(), np.uint32).reshape(image.height(), image.width())
+
+
+def test_a_picture_leaves_no_widget_behind(qtbot, session):
+    before = set(QApplication.topLevelWidgets())
+    picture(session, "png")
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert set(QApplication.topLevelWidgets()) <= before
+
+
+def test_a_picture_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_picture(b"", tmp_path / "missing" / "x.png")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QBrush, QColor, QPainter, QPen, QPolygonF
+from PySide6.QtCore import QLineF, QRectF, Qt
+from PySide6.QtGui import QBrush, QColor, QPainter, QPen, QPolygonF, QTransform
 
 from kvdesk.ui.memory.composition import LAYERS
 from kvdesk.ui.memory.plots.chart_history import Columns
@@ -69,14 +69,15 @@ class Stack(pg.GraphicsObject):
     def paint(self, painter: QPainter, *_: object) -> None:
         """Qt asks for the picture."""
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
+        to_pixels = _take_transform(painter)
         painter.setPen(Qt.PenStyle.NoPen)
         for name, polygon in self._areas:
             painter.setBrush(self._brushes[name])
-            painter.drawPolygon(polygon)
+            painter.drawPolygon(to_pixels.map(polygon))
         painter.setBrush(Qt.BrushStyle.NoBrush)
         for name, polyline in self._lines:
             painter.setPen(self._pens[name])
-            painter.drawPolyline(polyline)
+            painter.drawPolyline(to_pixels.map(polyline))
 
 
 class EventMarks(pg.GraphicsObject):
@@ -109,10 +110,11 @@ class EventMarks(pg.GraphicsObject):
     def paint(self, painter: QPainter, *_: object) -> None:
         """Qt asks for the picture."""
         view = self.viewRect()
+        to_pixels = _take_transform(painter)
         for x, tone in self._marks:
             if view.left() <= x <= view.right():
                 painter.setPen(self._pens[tone])
-                painter.drawLine(QPointF(x, 0), QPointF(x, self._height))
+                painter.drawLine(to_pixels.map(QLineF(x, 0, x, self._height)))
 
 
 def cosmetic_pen(color: str, style: Qt.PenStyle = Qt.PenStyle.SolidLine) -> QPen:
@@ -120,6 +122,14 @@ def cosmetic_pen(color: str, style: Qt.PenStyle = Qt.PenStyle.SolidLine) -> QPen
     pen = QPen(QColor(color), 1, style)
     pen.setCosmetic(True)
     return pen
+
+
+def _take_transform(painter: QPainter) -> QTransform:
+    """The painter's transform, which it has no more: seconds and bytes are mapped here, in double precision. An SVG file
+    has six figures for a transform and for a point, too few for bytes."""
+    transform = painter.transform()
+    painter.resetTransform()
+    return transform
 
 
 def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
