@@ -11,6 +11,7 @@ KvdeskError                 anything with a sentence for a person; ``str()`` is 
 │   ├── ContextFailed       llama.cpp refused or could not allocate a context; ``.asked_bytes``
 │   └── PromptTooLong       more tokens than cells; ``.prompt_tokens``, ``.n_ctx``
 ├── PlanError               the dry run could not answer
+├── HubError                a model hub refused, failed or cannot be reached; ``.status``, ``.is_temporary``
 └── StoreError              the database cannot be used (newer schema, damaged, disk full)
 """
 
@@ -111,3 +112,15 @@ class PlanError(KvdeskError):
 
 class StoreError(KvdeskError):
     """The database cannot be used."""
+
+
+class HubError(KvdeskError):
+    """A model hub refused, failed, or cannot be reached.
+
+    ``status`` is the HTTP status where there was one; ``is_temporary`` when the same request may work a moment later.
+    """
+
+    def __init__(self, sentence: str, status: int | None = None, *, is_temporary: bool = False) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.is_temporary = is_temporary

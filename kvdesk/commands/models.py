@@ -1,4 +1,4 @@
-"""``kvdesk models``: the models on this machine, and whether they fit; without Qt.
+"""``kvdesk models``: the models on this machine, and whether they fit; without Qt. Those on the hub are models_hub.py's.
 
 Finding is backend/library's, the badge is the plan's (backend/planning/fit.py). With ``--json`` one object is printed.
 """
@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvdesk.commands import models_hub
 from kvdesk.commands.table import aligned
-from kvdesk.errors import ModelFileError, UsageError
+from kvdesk.errors import UsageError
 from kvdesk.sizes import format_file_size
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--no-fit", action="store_true", help="do not ask llama.cpp whether each fits (0.2 s a model)")
         one.add_argument("--folder", action="append", default=[], metavar="FOLDER", help="look there too")
         one.add_argument("--json", action="store_true", help="print one JSON object")
+    models_hub.add_actions(actions)
     remove = actions.add_parser("rm", help="delete a model that kvdesk downloaded")
     remove.add_argument("model", type=Path, help="its file, as `kvdesk models list` has it")
     remove.add_argument("--yes", action="store_true", help="do not ask")
@@ -40,18 +42,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action. Raises KvdeskError with the sentence to print."""
-    return {"list": _list, "scan": _list, "rm": _remove}[args.action](args)
+    actions = {"list": _list, "scan": _list, "rm": _remove}
+    actions |= {"search": models_hub.search, "info": models_hub.info, "get": models_hub.get}
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
+    from kvdesk.backend.library.badges import Badges
     from kvdesk.backend.library.models import ModelList
 
+    badges = Badges()
     places = _places(args.folder)
     models = ModelList()
     if args.action == "scan":
         models.forget()
     entries = list(models.entries(places))
-    fits = {} if args.no_fit else {entry.path: _fit(entry) for entry in entries if entry.n_layer}
+    fits = {} if args.no_fit else {entry.path: badges.of_file(Path(entry.path)) for entry in entries if entry.n_layer}
     if args.json:
         shown: dict[str, Any] = {"models": _json_rows(entries, fits)}
         if args.action == "scan":
@@ -96,25 +102,6 @@ def _places(folders: Sequence[str]) -> tuple[Place, ...]:
     if problem:
         print(problem, file=sys.stderr)
     return all_places((*preferences.model_folders, *folders))
-
-
-def _fit(entry: ModelListEntry) -> Fit:
-    """The plan's answer for one model, by a dry run of llama.cpp."""
-    from kvdesk import paths
-    from kvdesk.backend.gguf.model_file import read_model_file
-    from kvdesk.backend.planning.calibration import Calibration
-    from kvdesk.backend.planning.fit import UNKNOWN, Fit, fit_of
-    from kvdesk.backend.planning.pricer import Pricer
-    from kvdesk.backend.settings import EngineSettings, ModelSettings
-    from kvdesk.backend.system.cpu_fallback import remembered
-    from kvdesk.backend.system.machine import read_domains
-
-    settings = EngineSettings(remembered(ModelSettings(), paths.fallback_file()))
-    try:
-        with Pricer(read_model_file(Path(entry.path)), Calibration(paths.calibration_file())) as pricer:
-            return fit_of(pricer, settings, lambda devices: read_domains(devices=devices))
-    except ModelFileError as error:  # it changed since it was listed
-        return Fit(UNKNOWN, str(error))
 
 
 def _json_rows(entries: Sequence[ModelListEntry], fits: dict[str, Fit]) -> list[dict[str, Any]]:

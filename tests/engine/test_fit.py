@@ -9,7 +9,7 @@ import pytest
 
 from kvdesk.backend.gguf.model_file import read_model_file
 from kvdesk.backend.planning.calibration import Calibration
-from kvdesk.backend.planning.fit import Fit, fit_of
+from kvdesk.backend.planning.fit import DOES_NOT_FIT, FITS, FITS_UP_TO, UNKNOWN, Fit, Offer, best_offer, fit_of
 from kvdesk.backend.planning.pricer import Pricer
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.samples import DomainReading
@@ -68,3 +68,32 @@ def test_a_model_that_cannot_be_planned_says_why(tmp_path: Path) -> None:
         found = fit_of(pricer, EngineSettings(), lambda devices: ())
     assert found.kind == "unknown"
     assert found.sentence
+
+
+# --- the best of several -------------------------------------------------------------------------------------------
+
+
+def offer(quantization: str, size: int, kind: str, max_n_ctx: int | None = None) -> Offer:
+    return Offer(quantization, size, Fit(kind, "", max_n_ctx=max_n_ctx))
+
+
+@pytest.mark.parametrize(
+    ("offers", "best"),
+    [
+        ([("Q4_K_M", 4, FITS, 131_072), ("Q8_0", 8, FITS_UP_TO, 40_960), ("F16", 16, FITS_UP_TO, 32_768)], 1),
+        ([("Q4_K_M", 4, FITS_UP_TO, 20_480), ("Q8_0", 8, FITS_UP_TO, 4096)], 0),
+        ([("Q4_K_M", 4, FITS, 2048), ("Q8_0", 8, DOES_NOT_FIT, None)], 0),
+        ([("F16", 4, FITS, 32_768)], 0),
+        ([("Q4_K_M", 4, DOES_NOT_FIT, None), ("Q8_0", 8, UNKNOWN, None)], None),
+        ([], None),
+    ],
+)
+def test_the_best_for_this_machine(offers: list[tuple[str, int, str, int | None]], best: int | None) -> None:
+    found = best_offer([offer(*values) for values in offers])
+    assert (found and found[0]) == best
+
+
+def test_it_is_said_why_it_is_the_best() -> None:
+    found = best_offer([offer("Q4_K_M", 4, FITS_UP_TO, 40_960)])
+    assert found is not None
+    assert found[1] == "The best for this machine: the most exact weights that fit with 32k tokens."

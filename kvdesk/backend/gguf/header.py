@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvdesk.backend.ggml_types import BY_ID, GgmlType
+from kvdesk.backend.gguf.string_arrays import StringArrays
 from kvdesk.errors import ModelFileError
 from kvdesk.sizes import format_bytes
 
@@ -87,6 +88,7 @@ _SCALARS: Mapping[int, tuple[str, struct.Struct]] = {
     )
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_STRING_ARRAYS = StringArrays()
 _U32, _U64 = _SCALARS[4][1], _SCALARS[10][1]
 
 
@@ -112,6 +114,10 @@ def read_header(
         raise ModelFileError(f"{path.name} cannot be opened: permission denied.", path) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ModelFileError(f"{path.name} cannot be read: {error}.", path) from error
+
+
+class HeaderCutShort(ModelFileError):
+    """The file ends within its header: the beginning of a download, perhaps."""
 
 
 def one_line(text: str, longest: int) -> str:
@@ -158,6 +164,10 @@ class _Reader:
     def _fault(self, field: str, sentence: str) -> ModelFileError:
         return refusal(self._path, field, sentence)
 
+    def _cut_short(self, field: str, sentence: str) -> ModelFileError:
+        fault = self._fault(field, sentence)
+        return HeaderCutShort(str(fault), fault.path, fault.field)
+
     # --- bytes -------------------------------------------------------------------------------------------------
 
     def _reach(self, size_bytes: int, field: str) -> int:
@@ -174,7 +184,7 @@ class _Reader:
 
     def _check_end(self, end: int, field: str) -> None:
         if end > self._file_bytes:
-            raise self._fault(field, f"{field} reaches beyond the end of the file ({self._file_bytes:,} bytes)")
+            raise self._cut_short(field, f"{field} reaches beyond the end of the file ({self._file_bytes:,} bytes)")
         if end > self._max_bytes:
             raise self._fault(field, f"{field} makes the header longer than {format_bytes(MAX_HEADER_BYTES)}")
 
@@ -191,7 +201,8 @@ class _Reader:
         """A count whose items take at least ``least_bytes`` each."""
         count = self._integer(_U64, field)
         if count > limit or count * least_bytes > self._file_bytes - self._pos:
-            raise self._fault(field, f"the {field} is {count:,}, more than the file can hold or any model has")
+            fault = self._fault if count > limit else self._cut_short
+            raise fault(field, f"the {field} is {count:,}, more than the file can hold or any model has")
         return count
 
     def _text_bytes(self, field: str) -> bytes:
@@ -207,7 +218,7 @@ class _Reader:
 
     def _preamble(self) -> int:
         if self._file_bytes == 0:
-            raise self._fault("magic", "the file is empty")
+            raise self._cut_short("magic", "the file is empty")
         magic = self._take(min(4, self._file_bytes), "magic")
         if magic in (b"lmgg", b"tjgg", b"fmgg", b"algg"):
             raise self._fault("magic", "this is an old GGML file; llama.cpp reads only GGUF")
@@ -291,8 +302,15 @@ class _Reader:
     def _skip_strings(self, count: int, key: str) -> None:
         """Step over ``count`` length-prefixed strings: the one long loop here, so it touches nothing but lengths."""
         if count > self._strings_left or count * 8 > self._file_bytes - self._pos:
-            raise self._fault(key, f"{key} has {count:,} strings, more than the file can hold or any model has")
+            fault = self._fault if count > self._strings_left else self._cut_short
+            raise fault(key, f"{key} has {count:,} strings, more than the file can hold or any model has")
         self._strings_left -= count
+        known_bytes = _STRING_ARRAYS.find(self._file, self._pos, count)
+        if known_bytes:
+            self._pos += known_bytes
+            self._check_end(self._pos, key)
+            return
+        start = self._pos
         unpack_from, done = _U64.unpack_from, 0
         while done < count:
             here, window = self._reach(8, key), self._window
@@ -305,6 +323,7 @@ class _Reader:
                 pass  # beyond the window: _reach reads the next, or says why it cannot
             self._pos = self._window_start + here
         self._check_end(self._pos, key)
+        _STRING_ARRAYS.learn(self._file, start, self._pos - start, count)
 
     # --- tensors -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from kvdesk.backend.settings import EngineSettings
 from kvdesk.errors import PlanError, SettingsError
 
 FITS, FITS_UP_TO, DOES_NOT_FIT, UNKNOWN = "fits", "fits-up-to", "does-not-fit", "unknown"
+COMFORTABLE_N_CTX = 32_768
+_UNQUANTIZED = frozenset({"F16", "BF16", "F32"})
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,45 @@ def fit_of(
         ),
         source=plan.source,
     )
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One quantization of a model, to be compared with the others. ``quantization`` in capitals, "" where unknown."""
+
+    quantization: str
+    size_bytes: int
+    fit: Fit
+
+    @property
+    def is_comfortable(self) -> bool:
+        """It fits with a context that a long conversation needs: 32k tokens, or the model's own if that is shorter."""
+        return self.fit.kind == FITS or (self.fit.kind == FITS_UP_TO and (self.fit.max_n_ctx or 0) >= COMFORTABLE_N_CTX)
+
+    @property
+    def is_quantized(self) -> bool:
+        """At most about 8 bits a weight."""
+        return self.quantization not in _UNQUANTIZED
+
+
+def best_offer(offers: Sequence[Offer]) -> tuple[int, str] | None:
+    """The index of the best of ``offers`` for this machine, and why in one sentence; None when none fits.
+
+    The largest file that fits with a comfortable context, up to 8 bits a weight: more cannot be told from Q8_0 in answers
+    and is slower. Else the one with the longest context.
+    """
+    fitting = [index for index, offer in enumerate(offers) if offer.fit.kind in (FITS, FITS_UP_TO)]
+    plain = [index for index in fitting if offers[index].is_quantized] or fitting
+    if not plain:
+        return None
+    comfortable = [index for index in plain if offers[index].is_comfortable]
+    if comfortable:
+        best = max(comfortable, key=lambda index: offers[index].size_bytes)
+        longest = min(offers[best].fit.max_n_ctx or COMFORTABLE_N_CTX, COMFORTABLE_N_CTX)
+        return best, f"The best for this machine: the most exact weights that fit with {tokens_words(longest)} tokens."
+    best = max(plain, key=lambda index: offers[index].fit.max_n_ctx or 0)
+    longest = offers[best].fit.max_n_ctx or 0
+    return best, f"The best for this machine: the longest context that fits, {tokens_words(longest)} tokens."
 
 
 def tokens_words(n_tokens: int) -> str:
