@@ -48,7 +48,7 @@ MAY_KNOW = {
         "backend.system",
     },
     "backend.system": {*VALUES, "backend.atomic_file"},
-    "backend.conversations": {*VALUES, "backend.atomic_file"},
+    "backend.conversations": {*VALUES, "backend.chat_format", "backend.atomic_file"},
     "backend.session": {*VALUES, "backend.engine", "backend.gguf", "backend.planning"},
     "backend.session_log": {
         *VALUES,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kvdesk.backend.planning.headroom_watch import RoomChanged
-    from kvdesk.backend.protocol.messages import Loaded
+    from kvdesk.backend.protocol.messages import Loaded, TextGenerated
     from kvdesk.backend.session.state import Change
     from kvdesk.backend.settings import EngineSettings, SamplingSettings
     from kvdesk.backend.system.samples import Sample
@@ -166,10 +166,10 @@ class _TerminalChat:
         kv = loaded.context.kv
         for number, prompt in enumerate(self._args.prompt, 1):
             turns.append(ChatTurn("user", prompt))
-            text, finished = self._turn(number, tuple(turns))
-            turns.append(ChatTurn("assistant", text))
+            text, thought, finished = self._turn(number, tuple(turns))
+            turns.append(ChatTurn("assistant", text, thought))
             kv = finished.kv
-            report.append({"text": text, **dataclasses.asdict(finished.stats)})
+            report.append({"text": text, "reasoning": thought, **dataclasses.asdict(finished.stats)})
         if self._args.json:
             print(json.dumps(self._report(loaded, report, kv), ensure_ascii=False), flush=True)
         self._wait_for_comparison()
@@ -202,11 +202,12 @@ class _TerminalChat:
             while not self._session.state.comparison:
                 self._changes.get(timeout=max(0.0, until - time.monotonic()))
 
-    def _turn(self, number: int, turns: tuple[Any, ...]) -> tuple[str, Any]:
+    def _turn(self, number: int, turns: tuple[Any, ...]) -> tuple[str, str, Any]:
+        """Have the last message answered: answer, thought and TurnFinished."""
         from kvdesk.backend.protocol import messages as m
 
         self._session.generate(m.Generate(number, "terminal", turns, self._sampling, self._args.overflow))
-        pieces: list[str] = []
+        pieces: list[TextGenerated] = []
         finished = self._until(m.TurnFinished, pieces)
         if not self._args.json:
             stats = finished.stats
@@ -217,9 +218,10 @@ class _TerminalChat:
                 f"prompt {stats.prompt_tokens} ({stats.reused_tokens} reused), ended: {stats.stop_reason}]",
                 file=sys.stderr,
             )
-        return "".join(pieces), finished
+        thought = "".join(piece.thought for piece in pieces).strip()
+        return "".join(piece.text for piece in pieces), thought, finished
 
-    def _until(self, wanted: type[Any], pieces: list[str] | None = None) -> Any:
+    def _until(self, wanted: type[Any], pieces: list[TextGenerated] | None = None) -> Any:
         """Take events until one of class ``wanted``. Raises what the engine says went wrong."""
         while True:
             change = self._changes.get()
@@ -227,16 +229,17 @@ class _TerminalChat:
             if isinstance(change.event, wanted):
                 return change.event
 
-    def _note(self, change: Change, pieces: list[str] | None) -> None:
+    def _note(self, change: Change, pieces: list[TextGenerated] | None) -> None:
         from kvdesk.backend.engine.engine_event import Died
         from kvdesk.backend.protocol import messages as m
 
         match change.event:
-            case m.TextGenerated(text=text):
+            case m.TextGenerated() as event:
                 if pieces is not None:
-                    pieces.append(text)
+                    pieces.append(event)
                 if not self._args.json:
-                    print(text, end="", flush=True)
+                    print(event.thought, end="", file=sys.stderr, flush=True)
+                    print(event.text, end="", flush=True)
             case m.GrowWanted() as event:
                 self._session.answer_growth(m.GrowAnswer("stop" if event.failed else "grow"))
                 if event.failed:

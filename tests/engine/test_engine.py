@@ -287,7 +287,10 @@ def test_special_tokens_in_what_people_write_stay_text(desk: Desk, tmp_path: Pat
 
 def test_a_prompt_that_opens_a_thought_makes_the_reply_begin_in_one(desk: Desk, tmp_path: Path) -> None:
     desk.load(write_tiny("llama", tmp_path, chat_template=CHATML + "<think>\n"))
-    assert desk.answer("hello", sampling=GREEDY)[0].startswith("<think>")
+    text, stats = desk.answer("hello", sampling=GREEDY)
+    assert text == ""
+    assert "".join(event.thought for event in desk.of(m.TextGenerated))
+    assert stats.thinking_tokens == stats.completion_tokens
 
 
 def test_a_broken_template_falls_back_to_a_dialogue_and_says_so(desk: Desk, tmp_path: Path) -> None:

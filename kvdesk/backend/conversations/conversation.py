@@ -26,7 +26,8 @@ class Message:
     """One message of a conversation. ``parent_id`` is the message it answers, None for the first.
 
     ``is_complete`` is False while a reply is being written, and stays so when the app was killed meanwhile.
-    ``stop_note`` says in words why a reply ended early; ``stats`` and ``model_name`` belong to replies.
+    ``stop_note`` says in words why a reply ended early; ``stats``, ``model_name`` and ``thought``, what the model thought
+    before it answered, belong to replies.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Message:
     model_name: str = ""
     stop_note: str = ""
     is_complete: bool = True
+    thought: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,19 +133,22 @@ def newest_leaf(messages: Iterable[Message], message_id: str) -> str:
 def to_turns(conversation: Conversation, path: Iterable[Message]) -> tuple[ChatTurn, ...]:
     """What the engine is asked to answer: the system prompt, if there is one, and the messages of ``path``.
 
-    Replies of which nothing was written are left out, and what two neighbours of one role say is joined: many chat
-    templates refuse turns that do not alternate.
+    Replies of which nothing was written are left out, but for a last one that was cut off in its thoughts, and what two
+    neighbours of one role say is joined: many chat templates refuse turns that do not alternate.
     """
     turns: list[ChatTurn] = []
+    path = tuple(path)
     if conversation.system_prompt.strip():
         turns.append(ChatTurn("system", conversation.system_prompt))
     for message in path:
-        if message.role == "assistant" and not message.content:
+        is_cut_off = message is path[-1] and message.thought
+        if message.role == "assistant" and not message.content and not is_cut_off:
             continue
         if turns and turns[-1].role == message.role:
-            turns[-1] = ChatTurn(message.role, f"{turns[-1].content}\n\n{message.content}")
+            joined = f"{turns[-1].content}\n\n{message.content}"
+            turns[-1] = ChatTurn(message.role, joined, message.thought or turns[-1].thought)
         else:
-            turns.append(ChatTurn(message.role, message.content))
+            turns.append(ChatTurn(message.role, message.content, message.thought))
     return tuple(turns)
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from kvdesk.backend.chat_format.thinking import split_reply
 from kvdesk.backend.conversations.conversation import (
     ROLES,
     Conversation,
@@ -36,7 +37,10 @@ def to_markdown(conversation: Conversation, messages: Iterable[Message]) -> str:
         parts += ["## System", conversation.system_prompt.strip()]
     for message in active_path(messages, conversation.active_leaf_id):
         name = f" ({message.model_name})" if message.model_name else ""
-        parts += [f"## {message.role.capitalize()}{name}", message.content.strip()]
+        parts.append(f"## {message.role.capitalize()}{name}")
+        if message.thought:
+            parts += ["<details><summary>Thought</summary>", message.thought, "</details>"]
+        parts.append(message.content.strip())
         if figures := _figures(message):
             parts.append(f"*{figures}*")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -124,11 +128,16 @@ def _read_messages(values: Any) -> tuple[tuple[Message, ...], dict[str, str]]:
     messages: list[Message] = []
     for old in _parents_first(entries):
         entry = entries[old]
+        thought, content = _text(entry, "thought"), _text(entry, "content")
+        if entry["role"] == "assistant" and "thought" not in entry:  # of an older kvdesk: both in one
+            earlier = split_reply(content)
+            thought, content = earlier if earlier[0] else ("", content)
         message = Message(
             id=new_ids[old],
             parent_id=new_ids[entry["parent_id"]] if entry.get("parent_id") else None,
             role=entry["role"],
-            content=_text(entry, "content"),
+            content=content,
+            thought=thought,
             created_s=_time(entry, "created_s"),
             stats=_stats(entry.get("stats")),
             model_name=_text(entry, "model_name"),

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+from kvdesk.backend.chat_format.thinking import split_reply
 from kvdesk.errors import StoreError
 
 MIGRATIONS: tuple[str, ...] = (
@@ -55,6 +56,12 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     # 2: what is typed and not sent yet.
     "ALTER TABLE conversations ADD COLUMN draft TEXT NOT NULL DEFAULT '';",
+    # 3: what a model thought stands apart from what it answered.
+    """
+    ALTER TABLE messages ADD COLUMN thought TEXT NOT NULL DEFAULT '';
+    UPDATE messages SET thought = thought_in(content), content = answer_in(content)
+        WHERE role = 'assistant' AND thought_in(content) != '';
+    """,
 )
 
 GONE = "This conversation no longer exists; it may have been deleted in another window."
@@ -80,6 +87,8 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str
         raise StoreError(f"{path} is a database of another program; move it away to start anew.")
     if version > 0:
         _back_up(connection, path.with_name(f"{path.name}.v{version}.backup"))
+    connection.create_function("thought_in", 1, _thought_in, deterministic=True)
+    connection.create_function("answer_in", 1, _answer_in, deterministic=True)
     connection.execute("PRAGMA foreign_keys = OFF")  # a migration may rebuild a table that others refer to
     with transaction(connection):
         # Read again, now that nobody else can write: another kvdesk may have migrated meanwhile.
@@ -137,6 +146,14 @@ def _sentence(error: sqlite3.Error, path: Path) -> str | None:
         if name.startswith(code):
             return f"{reason} (SQLite: {error})"
     return f"The conversations in {path} cannot be used. (SQLite: {error})"
+
+
+def _thought_in(reply: str) -> str:
+    return split_reply(reply)[0]
+
+
+def _answer_in(reply: str) -> str:
+    return split_reply(reply)[1]
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -253,7 +253,7 @@ class ConversationStore:
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Conversation))
 _MESSAGE_COLUMNS = (
     *("id", "parent_id", "role", "created_s"),
-    *("content", "stats", "model_name", "stop_note", "is_complete"),  # from here on a message can change
+    *("content", "stats", "model_name", "stop_note", "is_complete", "thought"),  # from here on a message can change
 )
 
 
@@ -294,7 +294,8 @@ def _message_values(message: Message) -> tuple[Any, ...]:
     """In the order of _MESSAGE_COLUMNS."""
     stats = json.dumps(stats_to_dict(message.stats)) if message.stats else None
     fixed = (message.id, message.parent_id, message.role, message.created_s)
-    return (*fixed, _clean(message.content), stats, message.model_name, message.stop_note, int(message.is_complete))
+    changing = (_clean(message.content), stats, message.model_name, message.stop_note, int(message.is_complete))
+    return (*fixed, *changing, _clean(message.thought))
 
 
 def _read_message(row: tuple[Any, ...]) -> Message:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kvdesk.backend.chat_format.template import ChatTemplate
-from kvdesk.backend.chat_format.thinking import TAGS, opened_thought, split_reply
+from kvdesk.backend.chat_format.thinking import Marks, ThinkingSplitter, as_written, marks_in
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.facts import ChatTurn
@@ -20,7 +20,6 @@ _MARK = "\ue000{}\ue001"
 """Stands for a message's content while the template is rendered (private-use characters, in no tokenizer's vocabulary)."""
 
 _MARKS = re.compile("(\ue000[0-9]+\ue001)")
-_TAG = re.compile("(" + "|".join(re.escape(tag) for pair in TAGS if pair[1] for tag in pair) + ")")
 
 
 class Prompt:
@@ -30,11 +29,13 @@ class Prompt:
         self._model = model
         self._template: ChatTemplate | None = None
         self.problem = ""
-        self.thinking_tokens = self._thinking_tokens()
+        self.marks = Marks()
         self._wants_bos = bool(lib.llama_vocab_get_add_bos(model.vocab)) and lib.llama_vocab_bos(model.vocab) >= 0
         source = model.chat_template()
         if source:
+            self.marks = marks_in(source)
             self._use_template(source)
+        self.mark_tokens = self._mark_tokens()
         self.is_dialogue = self._template is None
         self.stops: tuple[str, ...] = ("\nUser:", "\nAssistant:", "\nSystem:") if self.is_dialogue else ()
 
@@ -44,11 +45,11 @@ class Prompt:
         except Exception as error:  # noqa: BLE001 - a template is a program of the file's author: anything may be raised
             self.problem = f"The model's chat template cannot be used ({error}); a plain dialogue is used instead."
 
-    def _thinking_tokens(self) -> frozenset[int]:
-        """Control tokens that are a thought's opening or closing tag: they are shown, other control tokens are not."""
+    def _mark_tokens(self) -> frozenset[int]:
+        """Control tokens that are, or belong to, a mark around thoughts: the splitter is shown them, no other ones."""
         found: set[int] = set()
-        for tag in (tag for opener, closer in TAGS if closer for tag in (opener, closer)):
-            tokens = self._model.tokenize(tag, parse_special=True)
+        for mark in self.marks.all():
+            tokens = self._model.tokenize(mark, parse_special=True)
             found.update(token for token in tokens if self._model.is_control(token))
         return frozenset(found)
 
@@ -61,12 +62,15 @@ class Prompt:
 
         Raises EngineError when the template refuses this order of turns.
         """
-        text, contents = self.text(turns, continue_last=continue_last)
+        text, contents, _ = self.text(turns, continue_last=continue_last)
         return self.tokenize(text, contents)
 
-    def text(self, turns: Sequence[ChatTurn], *, continue_last: bool = False) -> tuple[str, dict[str, str]]:
-        """The prompt as text without the start token, and what each mark in it stands for (contents that hold special
-        tokens as text)."""
+    def text(
+        self, turns: Sequence[ChatTurn], *, continue_last: bool = False, held: str = ""
+    ) -> tuple[str, dict[str, str], ThinkingSplitter]:
+        """The prompt as text without the start token, what each mark in it stands for (contents that hold special tokens as
+        text), and a splitter for the reply that follows. ``held`` is the text that the cells hold: a reply that is gone on
+        with is taken from there, to the last blank."""
         contents: dict[str, str] = {}
 
         def marked(content: str) -> str:
@@ -77,20 +81,38 @@ class Prompt:
             return mark
 
         turns = list(turns)
-        unfinished = turns.pop().content if continue_last and turns and turns[-1].role == "assistant" else ""
-        messages = [ChatTurn(t.role, marked(t.content), marked(t.thought)) for t in map(_without_tags, turns)]
+        last = turns.pop() if continue_last and turns and turns[-1].role == "assistant" else ChatTurn("assistant", "")
+        messages = [ChatTurn(t.role, marked(t.content), marked(t.thought)) for t in turns]
         rendered = (
             self._render_dialogue(messages) if self._template is None else self._render_chat(self._template, messages)
         )
-        if opener := opened_thought(rendered):
-            unfinished = unfinished.removeprefix(opener).lstrip()
-        if unfinished:
-            parts = _TAG.split(unfinished)  # text and tags in turn: the reply's tags keep their meaning
-            rendered += " " if self.is_dialogue else ""
-            rendered += "".join(part if _TAG.fullmatch(part) else marked(part) for part in parts)
         if self._wants_bos:
             rendered = rendered.removeprefix(self._special("bos"))
-        return rendered, contents
+        opened = self.marks.opened_in(rendered)
+        written = as_written(last.thought, last.content, self.marks, opened)
+        splitter = ThinkingSplitter(self.marks, opened)
+        if (
+            written
+            and not contents
+            and held.startswith(rendered)
+            and self._is_reply(held[len(rendered) :], opened, last)
+        ):
+            splitter.feed(held[len(rendered) :])
+            return held, contents, splitter
+        for piece, is_mark in written:
+            splitter.feed(piece)
+            rendered += " " if self.is_dialogue and rendered.endswith("Assistant:") else ""
+            rendered += piece if is_mark else marked(piece)
+        return rendered, contents, splitter
+
+    def _is_reply(self, written: str, opened: tuple[str, str] | None, reply: ChatTurn) -> bool:
+        """Whether ``written`` is ``reply`` as the model wrote it."""
+        splitter = ThinkingSplitter(self.marks, opened)
+        pieces = splitter.feed(written) + splitter.finish()
+        thought, answer = (
+            "".join(text for text, is_thinking in pieces if is_thinking is which) for which in (True, False)
+        )
+        return (thought.strip(), answer.strip()) == (reply.thought.strip(), reply.content.strip())
 
     def _has_special(self, content: str) -> bool:
         plain = self._model.tokenize(content, parse_special=False)
@@ -122,16 +144,6 @@ class Prompt:
                 return template.render(_without_system(turns))
             except Exception as error:
                 raise EngineError(f"The model's chat template refuses this conversation: {error}.") from error
-
-
-def _without_tags(turn: ChatTurn) -> ChatTurn:
-    """A reply as answer and thought; other turns as they are."""
-    if turn.role != "assistant" or turn.thought:
-        return turn
-    thought, answer = split_reply(turn.content)
-    if answer == turn.content.strip():
-        return turn  # to the last blank: what the cells hold goes on with these very tokens
-    return ChatTurn(turn.role, answer, thought)
 
 
 def _without_system(turns: Sequence[ChatTurn]) -> list[ChatTurn]:

@@ -6,7 +6,7 @@ import codecs
 import time
 from collections.abc import Callable, Sequence
 
-from kvdesk.backend.chat_format.thinking import opened_thought
+from kvdesk.backend.chat_format.thinking import Marks, ThinkingSplitter
 from kvdesk.backend.llama.kv.conversation_cells import (
     Cancelled,
     ContextFull,
@@ -96,8 +96,10 @@ class Turn:
         self._flushed = 0.0
         self._kv_told = 0.0
         self._prompt_text = ""
-        self._opened = ""
-        """The tag of the thought that the prompt leaves open: the reply's text begins with it."""
+        self._thought: list[str] = []
+        self._thinking_tokens = 0
+        self._splitter = ThinkingSplitter(Marks())
+        """Tells thoughts from the answer; of this prompt once there is one."""
 
     def run(self) -> None:
         """Answer, and send TurnFinished with why it ended.
@@ -158,6 +160,7 @@ class Turn:
                     if self._completion > 1 and generated_s > 0
                     else None,
                     reread_tokens=max(0, min(known, len(tokens)) - reused),
+                    thinking_tokens=self._thinking_tokens,
                 ),
                 session.kv(),
             )
@@ -207,12 +210,14 @@ class Turn:
 
     def _tokens(self, turns: Sequence[ChatTurn]) -> list[int]:
         """The prompt's tokens; where its text goes on from what the cells hold, those very tokens and then the rest."""
-        text, contents = self._prompt.text(turns, continue_last=self._request.continue_last)
-        session, self._prompt_text = self._session, "" if contents else text
-        self._opened = opened_thought(text)
+        session = self._session
+        text, contents, self._splitter = self._prompt.text(
+            turns, continue_last=self._request.continue_last, held=session.text or ""
+        )
+        self._prompt_text = "" if contents else text
         if session.text and not contents and text.startswith(session.text):
             rest = session.model.tokenize(text[len(session.text) :], parse_special=True)
-            if rest and (session.model.joins_cleanly or session.model.is_control(rest[0])):
+            if not rest or session.model.joins_cleanly or session.model.is_control(rest[0]):
                 return session.tokens + rest
         return self._prompt.tokenize(text, contents)
 
@@ -230,8 +235,6 @@ class Turn:
         cutter = TextCutter(self._prompt.stops)
         strip = self._prompt.is_dialogue and not self._request.continue_last
         sampler = Sampler(sampling, model.n_vocab)
-        if not self._request.continue_last:
-            self._text.append(self._opened)
         try:
             for token in session.tokens[-sampling.repeat_last_n :] if sampling.repeat_last_n else ():
                 sampler.accept(token)
@@ -242,7 +245,7 @@ class Turn:
                     self._first_token = time.monotonic()
                 if model.is_end(token):
                     return StopReason.EOS
-                text = cutter.feed(model.piece(token, special=token in self._prompt.thinking_tokens))
+                text = cutter.feed(model.piece(token, special=token in self._prompt.mark_tokens))
                 if strip and text:
                     text = text.lstrip()
                     strip = not text
@@ -258,7 +261,8 @@ class Turn:
         except Cancelled:
             return StopReason.CANCELLED
         finally:
-            self._text.append(cutter.finish().lstrip() if strip else cutter.finish())
+            self._split(cutter.finish().lstrip() if strip else cutter.finish())
+            self._sort(self._splitter.finish())
             sampler.close()
 
     def _feed(self, token: int) -> None:
@@ -273,22 +277,31 @@ class Turn:
             self._send(Forgot(self._request.request_id, 0, forgotten))
             session.feed_one(token, self._ask)
 
+    def _split(self, text: str) -> None:
+        self._sort(self._splitter.feed(text))
+
+    def _sort(self, pieces: Sequence[tuple[str, bool]]) -> None:
+        for piece, is_thinking in pieces:
+            (self._thought if is_thinking else self._text).append(piece)
+
     def _say(self, text: str) -> None:
-        self._text.append(text)
+        self._split(text)
+        self._thinking_tokens += self._splitter.is_thinking
         now = time.monotonic()
         if now - self._flushed >= FLUSH_S:
             self._flushed = now
             self._flush()
 
     def _flush(self) -> None:
-        text = "".join(self._text)
+        text, thought = "".join(self._text), "".join(self._thought)
         self._text.clear()
-        if not text:
+        self._thought.clear()
+        if not text and not thought:
             return
         now = time.monotonic()
         since = now - self._first_token if self._first_token else 0.0
         speed = (self._completion - 1) / since if self._completion > 1 and since > 0 else None
-        self._send(TextGenerated(self._request.request_id, text, self._completion, speed))
+        self._send(TextGenerated(self._request.request_id, text, self._completion, speed, thought))
         if now - self._kv_told >= KV_S:
             self._kv_told = now
             self._send(KvChanged(self._session.kv()))

@@ -15,7 +15,7 @@ from kvdesk.backend.settings import ContextSettings
 class ChatTurn:
     """One message of a prompt. ``role`` is "system", "user" or "assistant".
 
-    ``content`` of an assistant is the whole reply as it was written, or, with ``thought``, its answer alone.
+    ``content`` of an assistant is its answer, ``thought`` what it thought before.
     """
 
     role: str
@@ -142,7 +142,7 @@ class StopReason(StrEnum):
 @dataclass(frozen=True)
 class TurnStats:
     """One finished turn. ``prompt_tokens`` is the whole prompt, of which ``reused_tokens`` were still in the cache;
-    ``reread_tokens`` had been computed before and had to be read again."""
+    ``reread_tokens`` had been computed before and had to be read again; ``thinking_tokens`` of the completion are thoughts."""
 
     stop_reason: StopReason
     prompt_tokens: int
@@ -152,6 +152,7 @@ class TurnStats:
     prompt_tokens_per_second: float | None
     tokens_per_second: float | None
     reread_tokens: int = 0
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True)

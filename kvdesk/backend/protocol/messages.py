@@ -169,12 +169,14 @@ class PromptProgress:
 
 @dataclass(frozen=True)
 class TextGenerated:
-    """More of a reply, coalesced: ``text`` to append, ``n_tokens`` generated so far, ``tokens_per_second`` so far."""
+    """More of a reply, coalesced: ``text`` to append to the answer, ``thought`` to append to what the model thinks before it;
+    ``n_tokens`` generated so far, ``tokens_per_second`` so far."""
 
     request_id: int
     text: str
     n_tokens: int
     tokens_per_second: float | None
+    thought: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 
 from kvdesk.backend.protocol.facts import TurnStats
 from kvdesk.ui.chat.segments import Segment, SegmentParser, parse
 
+Piece = tuple[str, bool]
+"""Text that arrived, and whether it is thought."""
+
 
 @dataclass(frozen=True)
 class MessageRow:
-    """One message to show. ``role`` is "user" or "assistant"; the versions of a message count from 1.
+    """One message to show. ``role`` is "user" or "assistant"; the versions of a message count from 1. ``thought`` is what the
+    model thought before it answered with ``text``.
 
     ``stop_note`` says in words why a reply ended early; ``is_complete`` is False for one that was never finished.
     """
@@ -25,6 +30,7 @@ class MessageRow:
     is_complete: bool = True
     version: int = 1
     n_versions: int = 1
+    thought: str = ""
 
 
 class MessageState:
@@ -42,8 +48,8 @@ class MessageState:
         """Whether the user opened or closed the thinking; None: neither."""
         self._parser: SegmentParser | None = None
         self._segments: list[Segment] | None = None
-        self._pieces: list[str] = []
-        self._waiting: list[str] = []
+        self._pieces: list[Piece] = []
+        self._waiting: list[Piece] = []
 
     @property
     def is_reply(self) -> bool:
@@ -56,9 +62,17 @@ class MessageState:
         return self.is_streaming and self._parser is not None and self._parser.is_thinking
 
     @property
+    def thinking_tokens(self) -> int | None:
+        """Tokens of thoughts so far; None where that is not known."""
+        if self.is_thinking:
+            return self.n_tokens
+        return (self.row.stats.thinking_tokens or None) if self.row.stats else None
+
+    @property
     def has_text(self) -> bool:
         """Whether the message has any text yet."""
-        return bool(self.row.text.strip() or any(piece.strip() for piece in self._pieces))
+        texts = (self.row.text, self.row.thought, *(text for text, _ in self._pieces))
+        return any(text.strip() for text in texts)
 
     @property
     def has_waiting_text(self) -> bool:
@@ -67,8 +81,13 @@ class MessageState:
 
     @property
     def text(self) -> str:
-        """All text so far."""
-        return "".join((self.row.text, *self._pieces, *self._waiting))
+        """All of the answer so far."""
+        return self.row.text + "".join(text for text, is_thought in (*self._pieces, *self._waiting) if not is_thought)
+
+    @property
+    def thought(self) -> str:
+        """All that was thought so far."""
+        return self.row.thought + "".join(text for text, is_thought in (*self._pieces, *self._waiting) if is_thought)
 
     @property
     def segments(self) -> list[Segment]:
@@ -76,7 +95,7 @@ class MessageState:
         if self._parser is not None:
             return self._parser.segments
         if self._segments is None:
-            self._segments = parse(self.row.text, self.is_reply)
+            self._segments = parse(self.row.text, self.is_reply, self.row.thought)
         return self._segments
 
     def replace(self, row: MessageRow) -> None:
@@ -91,23 +110,30 @@ class MessageState:
         self.prompt_done = self.n_tokens = self.tokens_per_second = None
         self._segments = None
         self._parser = SegmentParser(self.is_reply)
+        self._parser.append(self.row.thought, thinking=True)
         self._parser.append(self.row.text)
         self.row = dataclasses.replace(self.row, stats=None, stop_note="", is_complete=False)
 
-    def append(self, text: str) -> None:
+    def append(self, text: str, *, is_thought: bool = False) -> None:
         """Put ``text`` aside for ``take_waiting``; costs nothing."""
-        self._waiting.append(text)
+        if text:
+            self._waiting.append((text, is_thought))
 
     def take_waiting(self) -> int:
         """Parse what waits. Returns the index of the first segment that may have changed."""
-        text = "".join(self._waiting)
-        self._waiting.clear()
-        self._pieces.append(text)
-        return self._parser.append(text) if self._parser else 0
+        waiting, self._waiting = self._waiting, []
+        self._pieces += waiting
+        changed: list[int] = []
+        for is_thought, pieces in itertools.groupby(waiting, key=lambda piece: piece[1]):
+            if self._parser:
+                changed.append(self._parser.append("".join(text for text, _ in pieces), thinking=is_thought))
+        return min(changed, default=0)
 
     def end(self, stats: TurnStats | None = None, failure: str = "") -> None:
         """No more text comes."""
-        self.row = dataclasses.replace(self.row, text=self.text, stats=stats, is_complete=not failure)
+        self.row = dataclasses.replace(
+            self.row, text=self.text, thought=self.thought, stats=stats, is_complete=not failure
+        )
         self.is_streaming = False
         self.failure = failure
         self.prompt_done = None

@@ -150,7 +150,7 @@ class MessageView(QWidget):
                 part.widget.refresh()
                 part.widget.setVisible(not self._is_editing)
             elif isinstance(part.widget, ThinkingButton):
-                part.widget.show_state(self._state.is_thinking, self._thinking_open)
+                part.widget.show_state(self._state.is_thinking, self._thinking_open, self._state.thinking_tokens)
 
     def refresh_progress(self) -> None:
         """Show how much of the prompt is read."""
@@ -238,7 +238,7 @@ class MessageView(QWidget):
                 return self._build_editor()
             case _:
                 button = ThinkingButton(self._theme, self)
-                button.show_state(self._state.is_thinking, self._thinking_open)
+                button.show_state(self._state.is_thinking, self._thinking_open, self._state.thinking_tokens)
                 button.clicked.connect(self._on_thinking_clicked)
                 return button
 

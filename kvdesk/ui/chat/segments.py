@@ -6,12 +6,9 @@ the text alone, never on the pieces it arrived in.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-
-from kvdesk.backend.chat_format.thinking import CLOSERS, ThinkingSplitter
 
 SOFT_LIMIT = 700
 """Characters from which prose is cut at the next blank line."""
@@ -25,7 +22,6 @@ _MAYBE_FENCE = re.compile(r"^ *(?:(?:[-*+]|\d{1,9}[.)]) +)*(?:`{1,2}$|`{3,}[^`]*
 _LIST_ITEM = re.compile(r"^ *(?:[-*+]|\d{1,9}[.)])(?: |$)")
 _RULE_OR_HEADING = re.compile(r"^ {0,3}(?:#{1,6}(?: |$)|([-*_])[ ]*(?:\1[ ]*){2,}$)")
 _TABLE_RULE = re.compile(r"^ *\|?(?: *:?-+:? *\|)+ *(?::?-+:?)? *$")
-_MAYBE_CLOSER = re.compile(r" *(?:</?[a-z:]*|\[/?[A-Z]*|<\|[a-z]*\|?)>?\]?$")
 _BREAKS = " \t\u3000。！？；，、"
 
 
@@ -64,12 +60,11 @@ class _OpenFence:
 class SegmentParser:
     """Segments of one message while its text arrives.
 
-    With ``is_reply`` False (what a user typed) thinking tags are text, and no line is moved to the left.
+    With ``is_reply`` False (what a user typed) no line is moved to the left.
     """
 
     def __init__(self, is_reply: bool = True) -> None:
         self._is_reply = is_reply
-        self._splitter = ThinkingSplitter()
         self._done: list[Segment] = []
         self._thinking = False
         self._partial = ""  # the line that has not ended
@@ -91,31 +86,28 @@ class SegmentParser:
     @property
     def is_thinking(self) -> bool:
         """Whether the model is thinking at this point of the stream."""
-        return self._is_reply and self._splitter.is_thinking
+        return self._thinking
 
-    def append(self, text: str) -> int:
-        """Take more text. Returns the index of the first segment that may differ from before."""
+    def append(self, text: str, *, thinking: bool = False) -> int:
+        """Take more text, of the answer or of what the model thinks. Returns the index of the first segment that may differ
+        from before."""
         self._dirty = len(self._done)
-        text = text.replace("\r", "").replace("\0", "")
-        self._take(self._splitter.feed(text) if self._is_reply else [(text, False)])
+        if text:
+            if thinking != self._thinking:
+                self._close()
+                self._thinking = thinking
+            self._partial += text.replace("\r", "").replace("\0", "")
+            self._take_lines()
         return self._dirty
 
     def finish(self) -> int:
         """No text follows: close what is open. Returns as ``append`` does."""
         self._dirty = len(self._done)
-        self._take(self._splitter.finish())
         self._close()
+        self._thinking = False
         return self._dirty
 
-    # --- from pieces to lines ---------------------------------------------------------------------------------
-
-    def _take(self, pieces: list[tuple[str, bool]]) -> None:
-        for text, thinking in pieces:
-            if thinking != self._thinking:
-                self._close()
-                self._thinking = thinking
-            self._partial += text
-            self._take_lines()
+    # --- from text to lines -----------------------------------------------------------------------------------
 
     def _take_lines(self) -> None:
         text, at = self._partial, 0
@@ -150,7 +142,7 @@ class SegmentParser:
             self._open += "\n" if self._open else ""
             self._after_blank = True
             self._table_head = ""
-        elif not self._begins_fence(line) and not self._ends_lost_thinking(line):
+        elif not self._begins_fence(line):
             self._prose_line(line)
 
     # --- code -------------------------------------------------------------------------------------------------
@@ -233,17 +225,6 @@ class SegmentParser:
         self._open = ""
         self._table_head = ""
 
-    def _ends_lost_thinking(self, line: str) -> bool:
-        """A closing tag on a line of its own whose opening one was in the prompt: all before it was thinking."""
-        if not self._is_reply or self._thinking or line.strip() not in CLOSERS:
-            return False
-        if any(segment.thinking for segment in self._done):
-            return False
-        self._end_prose()
-        self._done = [dataclasses.replace(segment, thinking=True) for segment in self._done]
-        self._dirty = 0
-        return True
-
     # --- the end ----------------------------------------------------------------------------------------------
 
     def _close(self) -> None:
@@ -267,15 +248,16 @@ class SegmentParser:
                 SegmentKind.CODE, text.removesuffix("\n"), self._fence.language, self._thinking, closed=False
             )
         partial = self._partial
-        if _MAYBE_FENCE.match(partial) or (self._is_reply and _MAYBE_CLOSER.match(partial)):
+        if _MAYBE_FENCE.match(partial):
             partial = ""
         text = (self._open + partial).rstrip()
         return Segment(SegmentKind.PROSE, text, thinking=self._thinking, closed=False) if text.strip() else None
 
 
-def parse(text: str, is_reply: bool = True) -> list[Segment]:
-    """The segments of a whole message."""
+def parse(text: str, is_reply: bool = True, thought: str = "") -> list[Segment]:
+    """The segments of a whole message, those of its ``thought`` first."""
     parser = SegmentParser(is_reply)
+    parser.append(thought, thinking=True)
     parser.append(text)
     parser.finish()
     return parser.segments

@@ -6,6 +6,7 @@ from PySide6.QtCore import QSize
 from PySide6.QtWidgets import QPushButton, QWidget
 
 from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.numbers import format_tokens
 from kvdesk.ui.widgets.theme import Theme
 
 THINKING_HEIGHT = 28
@@ -21,10 +22,11 @@ class ThinkingButton(QPushButton):
         self.setObjectName("thinking")
         self.setIconSize(QSize(14, 14))
 
-    def show_state(self, is_thinking: bool, is_open: bool) -> None:
-        """Say whether thinking goes on, and which way the button turns."""
+    def show_state(self, is_thinking: bool, is_open: bool, n_tokens: int | None = None) -> None:
+        """Say whether thinking goes on, how many tokens it has taken, and which way the button turns."""
         self._is_open = is_open
-        self.setText(self.tr("Thinking…") if is_thinking else self.tr("Thought"))
+        words = self.tr("Thinking…") if is_thinking else self.tr("Thought")
+        self.setText(self.tr("{0} {1} tokens").format(words, format_tokens(n_tokens)) if n_tokens else words)
         self.setToolTip(self.tr("Hide what the model thought") if is_open else self.tr("Show what the model thought"))
         self.set_theme(self._theme)
 

@@ -132,10 +132,11 @@ class Transcript(QWidget):
         self._refresh(message_id)
         self._rows_changed(follow=True)
 
-    def append_text(self, message_id: str, text: str) -> None:
-        """More of a reply. Costs next to nothing: it is drawn with the next flush."""
+    def append_text(self, message_id: str, text: str, thought: str = "") -> None:
+        """More of a reply, and of what the model thinks before it. Costs next to nothing: it is drawn with the next flush."""
         state = self._streaming(message_id)
-        if state and text:
+        if state and (text or thought):
+            state.append(thought, is_thought=True)
             state.append(text)
             if not self._flush_timer.isActive():
                 rest_ms = min(LONGEST_REST_MS, round(FLUSH_SHARE * self._flush_took_ms))

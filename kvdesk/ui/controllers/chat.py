@@ -79,6 +79,7 @@ class ChatController(QObject):
         self._path: tuple[Message, ...] = ()
         self._reply: Message | None = None
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._request_id = 0
         self._requests = 0
         self._counted_id = 0
@@ -166,8 +167,13 @@ class ChatController(QObject):
             self._end_reply(None, self.tr("kvdesk was closed"))
 
     def _save_partial(self) -> None:
-        if self._reply and self._pieces:
-            self._update(dataclasses.replace(self._reply, content=self._reply.content + "".join(self._pieces)))
+        if self._reply and (self._pieces or self._thoughts):
+            self._update(self._written(self._reply))
+
+    def _written(self, reply: Message) -> Message:
+        """``reply`` with what has come of it."""
+        thought = (reply.thought + "".join(self._thoughts)).strip()
+        return dataclasses.replace(reply, content=reply.content + "".join(self._pieces), thought=thought)
 
     # --- which conversation -------------------------------------------------------------------------------------
 
@@ -225,6 +231,7 @@ class ChatController(QObject):
             message_id=message.id,
             role=message.role,
             text=message.content,
+            thought=message.thought,
             stats=message.stats,
             model_name=message.model_name,
             stop_note=message.stop_note,
@@ -311,7 +318,7 @@ class ChatController(QObject):
         self._requests += 1
         self._request_id = self._requests
         self._reply = reply
-        self._pieces = []
+        self._pieces, self._thoughts = [], []
         self._transcript.begin_reply(reply.id)
         self._composer.show_generating(True)
         self._list.show_busy(self.conversation.id)
@@ -405,7 +412,8 @@ class ChatController(QObject):
                 self._transcript.show_prompt_progress(self._reply.id, event.done, event.total)
             case m.TextGenerated():
                 self._pieces.append(event.text)
-                self._transcript.append_text(self._reply.id, event.text)
+                self._thoughts.append(event.thought)
+                self._transcript.append_text(self._reply.id, event.text, event.thought)
                 self._transcript.show_speed(self._reply.id, event.n_tokens, event.tokens_per_second)
             case m.Forgot():
                 what = (
@@ -426,13 +434,12 @@ class ChatController(QObject):
         self._reply, self._request_id = None, 0
         self._save_timer.stop()
         finished = dataclasses.replace(
-            reply,
-            content=reply.content + "".join(self._pieces),
+            self._written(reply),
             stats=stats,
             stop_note=note,
             is_complete=stats is not None,
         )
-        self._pieces = []
+        self._pieces, self._thoughts = [], []
         self._update(finished)
         if stats:
             self._transcript.finish_reply(reply.id, stats, stats.stop_reason)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvdesk.backend.chat_format.template import ChatTemplate
-from kvdesk.backend.chat_format.thinking import opened_thought, split_reply
+from kvdesk.backend.chat_format.thinking import marks_in
 from kvdesk.backend.protocol.facts import ChatTurn
 from tests.source_archive import llama_cpp_source
 
@@ -51,7 +51,8 @@ def test_nothing_said_is_lost_doubled_or_out_of_order(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_a_prompt_that_leaves_a_thought_open_is_noticed(path: Path) -> None:
-    assert bool(opened_thought(_template(path).render(TURNS))) == (path.stem in BEGINS_IN_A_THOUGHT)
+    opened = marks_in(path.read_text("utf-8")).opened_in(_template(path).render(TURNS))
+    assert bool(opened) == (path.stem in BEGINS_IN_A_THOUGHT)
 
 
 @pytest.mark.parametrize("stem", sorted(KNOWS_NO_SYSTEM))
@@ -69,27 +70,3 @@ def test_a_system_prompt_is_never_left_out_silently() -> None:
 def test_content_goes_as_typed_parts_where_the_template_wants_them() -> None:
     source = "{% for m in messages %}{% for part in m.content %}{{ part.text }}|{% endfor %}{% endfor %}"
     assert ChatTemplate(source, "", "").render(TURNS) == "|".join(ORDER) + "|"
-
-
-@pytest.mark.parametrize(
-    ("reply", "thought", "answer"),
-    [
-        ("plain", "", "plain"),
-        ("<think>\nwhy\n</think>\n\nbecause", "why", "because"),
-        ("<think>\n\n</think>\n\nbecause", "", "because"),
-        (
-            "<|channel|>analysis<|message|>why<|end|><|start|>assistant<|channel|>final<|message|>because",
-            "why",
-            "because",
-        ),
-        ("<|channel>thought\nwhy<channel|>because", "why", "because"),
-        ("<seed:think>why</seed:think>because", "why", "because"),
-        ("[THINK]why[/THINK]because", "why", "because"),
-        ("<|START_THINKING|>why<|END_THINKING|><|START_RESPONSE|>because", "why", "because"),
-        ("<mm:think>why</mm:think>because", "why", "because"),
-        ("<think>cut off", "cut off", ""),
-        ("see <think> in HTML", "", "see <think> in HTML"),
-    ],
-)
-def test_a_reply_is_split_into_thought_and_answer(reply: str, thought: str, answer: str) -> None:
-    assert split_reply(reply) == (thought, answer)

@@ -383,6 +383,23 @@ def test_a_database_that_another_window_makes_meanwhile_is_ours(tmp_path: Path) 
         assert connection.execute("PRAGMA user_version").fetchone()[0] == len(schema.MIGRATIONS)
 
 
+def test_thoughts_of_earlier_versions_are_set_apart(tmp_path: Path) -> None:
+    path = tmp_path / "conversations.sqlite3"
+    replies = {"thinks": "<think>\nwhy\n</think>\n\nbecause", "plain": "see <think> in HTML"}
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema.migrate(connection, path, schema.MIGRATIONS[:2])
+        connection.execute(
+            "INSERT INTO conversations VALUES ('c', 't', 1, 1, NULL, '', '{}', NULL, 'ask', NULL, NULL, '')"
+        )
+        for name, reply in replies.items():
+            connection.execute(
+                "INSERT INTO messages VALUES (NULL, ?, 'c', NULL, 'assistant', ?, 1, NULL, '', '', 1)", (name, reply)
+            )
+    with ConversationStore(path) as store:
+        told = {message.id: (message.thought, message.content) for message in store.messages("c")}
+    assert told == {"thinks": ("why", "because"), "plain": ("", "see <think> in HTML")}
+
+
 def test_two_windows_may_open_a_new_database_at_once(path):
     errors = []
 

@@ -289,7 +289,7 @@ def thinking_button(view: MessageView) -> QPushButton:
 
 
 def test_thinking_is_folded_and_opens(qtbot, show: Show) -> None:
-    view = show(reply("<think>secret plan</think>Answer"))
+    view = show(reply("Answer", thought="secret plan"))
     assert thinking_button(view).text() == "Thought"
     assert prose_text(view) == "Answer"
     with qtbot.waitSignal(view.height_changed):
@@ -305,12 +305,12 @@ def test_thinking_is_open_while_it_streams(show: Show) -> None:
     state = MessageState(reply(""))
     state.begin()
     view = show(state)
-    for text, title, text_shown in (
-        ("<think>", "Thinking…", ""),
-        ("let me see", "Thinking…", "let me see"),
-        ("</think>\n\nSo: yes", "Thought", "So: yes"),
+    for text, is_thought, title, text_shown in (
+        ("let me", True, "Thinking…", "let me"),
+        (" see", True, "Thinking…", "let me see"),
+        ("So: yes", False, "Thought", "So: yes"),
     ):
-        state.append(text)
+        state.append(text, is_thought=is_thought)
         state.take_waiting()
         view.refresh()
         settle(view)
@@ -322,7 +322,8 @@ def test_thinking_that_the_user_opened_stays_open(qtbot, show: Show) -> None:
     state = MessageState(reply(""))
     state.begin()
     view = show(state)
-    state.append("<think>plan</think>a")
+    state.append("plan", is_thought=True)
+    state.append("a")
     state.take_waiting()
     view.refresh()
     settle(view)
@@ -391,14 +392,14 @@ def test_actions_can_be_reached_by_keyboard(qtbot, show: Show) -> None:
 
 
 def test_every_button_has_a_name(show: Show) -> None:
-    view = show(reply("<think>x</think>y\n```\nz\n```", stats=STATS, n_versions=2))
+    view = show(reply("y\n```\nz\n```", thought="x", stats=STATS, n_versions=2))
     for button in shown(view, QPushButton) + [w for w in view.findChildren(QWidget) if w.inherits("QToolButton")]:
         assert button.accessibleName() or button.text()
 
 
-def test_copy_is_the_whole_text(qtbot, show: Show) -> None:
-    text = "<think>a</think>\n# b\n```\nc\n```"
-    view = show(reply(text))
+def test_copy_is_the_whole_answer_without_thoughts(qtbot, show: Show) -> None:
+    text = "# b\n```\nc\n```"
+    view = show(reply(text, thought="a"))
     with qtbot.waitSignal(view.copy_requested) as caught:
         footer(view).copy_button.click()
     assert caught.args == [text]

@@ -67,24 +67,8 @@ CASES: dict[str, tuple[str, list[Segment]]] = {
     "right to left": ("سلام\n\nדג", [prose("سلام\n\nדג")]),
     "emoji and CJK": ("👩‍👩‍👧 你好\n```\n🙂\n```", [prose("👩‍👩‍👧 你好"), code("🙂")]),
     "nul": ("a\0b", [prose("ab")]),
-    "thinking": ("<think>\nhm\n</think>\n\nYes.", [prose("hm", True), prose("Yes.")]),
-    "thinking on one line": ("<think>hm</think>Yes.", [prose("hm", True), prose("Yes.")]),
-    "empty thinking": ("<think>\n\n</think>\n\nYes.", [prose("Yes.")]),
-    "unclosed thinking": ("<think>hm\nhm", [prose("hm\nhm", True)]),
-    "code in thinking": ("<think>a\n```\nx\n</think>b", [prose("a", True), code("x", thinking=True), prose("b")]),
-    "thinking twice": ("<think>a</think>\n<think>b</think>c", [prose("a\n\nb", True), prose("c")]),
-    "other tags": ("[THINK]a[/THINK]b", [prose("a", True), prose("b")]),
-    "harmony": (
-        "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b",
-        [prose("a", True), prose("b")],
-    ),
-    "tag in the middle is text": ("Use <think> tags.\n<think>", [prose("Use <think> tags.\n<think>")]),
-    "half a tag is text": ("<thi", [prose("<thi")]),
-    "something else than a tag": ("<thin> ice", [prose("<thin> ice")]),
-    "opening tag was in the prompt": ("hm\n\nhm\n</think>\n\nYes.", [prose("hm\n\nhm", True), prose("Yes.")]),
-    "closing tag in a sentence is text": ("The </think> tag.", [prose("The </think> tag.")]),
+    "tags are text, the engine has told thoughts apart": ("<think>hm</think>", [prose("<think>hm</think>")]),
     "closing tag in code is text": ("```\n</think>\n```", [code("</think>")]),
-    "closing tag without opening, twice": ("a\n</think>\nb\n</think>", [prose("a", True), prose("b\n</think>")]),
 }
 
 
@@ -258,26 +242,29 @@ def test_half_fence_is_not_shown() -> None:
     assert parser.segments == [prose("Text"), code("x", "py")]
 
 
-def test_half_tag_is_not_shown() -> None:
+@pytest.mark.parametrize(
+    ("thought", "answer", "segments"),
+    [
+        ("hm\nhm", "Yes.", [prose("hm\nhm", True), prose("Yes.")]),
+        ("", "Yes.", [prose("Yes.")]),
+        ("hm", "", [prose("hm", True)]),
+        ("a\n```\nx\n", "b", [prose("a", True), code("x", thinking=True), prose("b")]),
+    ],
+)
+def test_thoughts_come_first_and_are_told_apart(thought: str, answer: str, segments: list[Segment]) -> None:
+    assert parse(answer, thought=thought) == segments
+
+
+def test_thinking_lasts_until_the_answer_begins() -> None:
     parser = SegmentParser()
-    parser.append("<thi")
-    assert parser.segments == []
     assert not parser.is_thinking
-    parser.append("nk>Well")
+    parser.append("hm", thinking=True)
     assert parser.is_thinking
-    assert parser.segments == [Segment(PROSE, "Well", thinking=True, closed=False)]
-    parser.append("</thin")
-    assert [segment.text for segment in parser.segments] == ["Well"]
-    parser.append("k>")
+    parser.append("", thinking=False)
+    assert parser.is_thinking
+    parser.append("Yes")
     assert not parser.is_thinking
-
-
-def test_late_closing_tag_changes_what_came_before() -> None:
-    parser = SegmentParser()
-    parser.append("hm\n```\nx\n```\n")
-    assert not any(segment.thinking for segment in parser.segments)
-    assert parser.append("so\n</think>\nYes") == 0
-    assert [segment.thinking for segment in parser.segments] == [True, True, True, False]
+    assert [segment.thinking for segment in parser.segments] == [True, False]
 
 
 def test_what_a_user_types_is_not_interpreted() -> None:

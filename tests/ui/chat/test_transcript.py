@@ -448,7 +448,7 @@ def test_message_being_edited_keeps_its_draft_out_of_view(qtbot, transcript: Tra
 
 
 def test_thinking_stays_open_when_scrolled_away_and_back(qtbot, transcript: Transcript) -> None:
-    rows = [MessageRow("t", "assistant", "<think>plan</think>So.", STATS), *conversation(60)]
+    rows = [MessageRow("t", "assistant", "So.", STATS, thought="plan"), *conversation(60)]
     transcript.show_messages(rows)
     bar_of(transcript).setValue(0)
     button = next(button for button in in_view(transcript, QPushButton) if button.objectName() == "thinking")
