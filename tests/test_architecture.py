@@ -113,7 +113,7 @@ BUILT_ON = {
 PURE = (
     r"kvdesk\.(errors|sizes)"
     r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
-    r"|engine\.(crash_report|engine_event)|session\.state|conversations\.(conversation|file_format)"
+    r"|system\.diagnosis\.(acceleration|finding)|engine\.(crash_report|engine_event)|session\.state|conversations\.(conversation|file_format)"
     r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan|plan_event))"
 )
 SQL = r"kvdesk\.backend\.(conversations\.(schema|search|store)|session_log\.(reader|recorder))"

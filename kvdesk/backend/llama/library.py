@@ -12,11 +12,14 @@ import os
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as bindings
 
-from kvdesk.backend.protocol.facts import Device
+from kvdesk.backend.llama.backends import found as backends_found
+from kvdesk.backend.llama.backends import load as load_backends
+from kvdesk.backend.protocol.facts import Backend, Device
 from kvdesk.backend.settings import ContextSettings
 from kvdesk.backend.system.rpc_probe import check_worker
 from kvdesk.errors import EngineError
@@ -71,6 +74,8 @@ _dev_name = _declare("ggml_backend_dev_name", ctypes.c_char_p, _pointer)
 _dev_type = _declare("ggml_backend_dev_type", ctypes.c_int, _pointer)
 _dev_props = _declare("ggml_backend_dev_get_props", None, _pointer, ctypes.POINTER(DeviceProps))
 _dev_reg = _declare("ggml_backend_dev_backend_reg", _pointer, _pointer)
+_reg_count = _declare("ggml_backend_reg_count", ctypes.c_size_t)
+_reg_get = _declare("ggml_backend_reg_get", _pointer, ctypes.c_size_t)
 _reg_name = _declare("ggml_backend_reg_name", ctypes.c_char_p, _pointer)
 _reg_by_name = _declare("ggml_backend_reg_by_name", _pointer, ctypes.c_char_p)
 _reg_proc = _declare("ggml_backend_reg_get_proc_address", _pointer, _pointer, ctypes.c_char_p)
@@ -117,15 +122,26 @@ class Log:
 
 
 _log: Log | None = None
+_loading_told: list[str] = []
+_folder = Path(ggml._name).parent
+"""llama.cpp's libraries, ours alone."""
 
 
 def start() -> Log:
     """Load backends and route the log; once per process, later calls give the same Log."""
-    global _log
+    global _log, _loading_told
     if _log is None:
         _log = Log()
+        with _log.captured() as _loading_told:
+            load_backends(ggml, _folder)
         lib.llama_backend_init()
     return _log
+
+
+def backends() -> tuple[Backend, ...]:
+    """ggml's backends: those in use, and those that are in our folder and are not."""
+    registered = [_reg_name(_reg_get(index)).decode("utf-8", "replace") for index in range(_reg_count())]
+    return backends_found(registered, _folder, _loading_told)
 
 
 def give_back_free_memory() -> None:

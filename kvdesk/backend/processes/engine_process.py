@@ -87,7 +87,9 @@ class EngineProcess:
         library.start()
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._count, name="counter", daemon=True).start()
-        self._send(m.Started(os.getpid(), library.devices(), library.system_info(), library.has_rpc()))
+        self._send(
+            m.Started(os.getpid(), library.devices(), library.system_info(), library.has_rpc(), library.backends())
+        )
         while True:
             try:
                 number, command = self._inbox.get(timeout=IDLE_S)

@@ -67,6 +67,17 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Backend:
+    """One of ggml's backends. ``file`` is its library, "" when it is linked in; ``variant`` the kind of CPU that was chosen
+    ("haswell"); ``why`` it is not in use, in the system's words, "" when it is."""
+
+    name: str
+    file: str = ""
+    variant: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class CacheBlock:
     """One KV cache (a sliding-window model has two): ``cells`` of it exist, ``size_bytes`` in all."""
 

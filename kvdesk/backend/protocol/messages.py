@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdesk.backend.protocol.facts import ChatTurn, ContextFacts, Device, GrowStep, KvState, ModelFacts, TurnStats
+from kvdesk.backend.protocol.facts import (
+    Backend,
+    ChatTurn,
+    ContextFacts,
+    Device,
+    GrowStep,
+    KvState,
+    ModelFacts,
+    TurnStats,
+)
 from kvdesk.backend.settings import AUTOMATIC_MARGIN, ContextSettings, EngineSettings, SamplingSettings
 
 # --- commands --------------------------------------------------------------------------------------------------
@@ -121,6 +130,7 @@ class Started:
     devices: tuple[Device, ...]
     system_info: str
     has_rpc: bool
+    backends: tuple[Backend, ...] = ()
 
 
 @dataclass(frozen=True)
