@@ -77,6 +77,7 @@ def write_tiny(
     chat_template: str | None = None,
     vocab: bool = True,
     byte_tokens: bool = True,
+    long_rope: float = 1.0,
     weight_type: str = "f16",
     seed: int = 1,
     file_name: str | None = None,
@@ -85,7 +86,7 @@ def write_tiny(
     """Write a tiny model of ``architecture`` into ``folder`` and return its path.
 
     ``weight_type`` is "f32", "f16", "q8_0" or "q4_0", for matrices. Without ``vocab`` the file has no tokenizer, without ``byte_tokens`` a vocabulary that spells only what
-    it has tokens for.
+    it has tokens for. ``long_rope`` is the factor of rotation of contexts beyond the original length, where there is one.
     ``overrides`` are further sizes (``n_embd``, ``n_head``, ``n_head_kv``, ``n_ff``, ``n_vocab``) or metadata keys
     without the architecture's prefix and with ``__`` for a dot (``attention__sliding_window=64``). The same arguments
     give the same bytes. Special and byte tokens are written so that greedy decoding never picks them: replies go on
@@ -104,6 +105,8 @@ def write_tiny(
         writer.add_chat_template(chat_template)
     for name, shape in _tensors(architecture, metadata, recipe.without):
         values, kind = _weights(name, shape, weight_type, seed, recipe.embedding)
+        if "rope_factors_long" in name:
+            values *= long_rope
         writer.add_tensor(name, values, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -115,7 +118,7 @@ def write_tiny(
 def write_all(folder: Path, architectures: Sequence[str] = ARCHITECTURES, **options: Any) -> dict[str, Path]:
     """write_tiny for each of ``architectures`` with the same ``options``; asks llama.cpp only once, so it is faster."""
     shared = {"n_layer": options.get("n_layer"), "n_ctx_train": options.get("n_ctx_train")}
-    own = {"chat_template", "vocab", "byte_tokens", "weight_type", "seed", "file_name", *shared}
+    own = {"chat_template", "vocab", "byte_tokens", "long_rope", "weight_type", "seed", "file_name", *shared}
     overrides = {name: value for name, value in options.items() if name not in own}
     _ask([(name, _resolve(name, overrides=overrides, **shared)[2]) for name in architectures])
     return {name: write_tiny(name, folder, **options) for name in architectures}

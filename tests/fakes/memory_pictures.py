@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from kvdesk.backend.gguf.model_file import ModelFile
+from kvdesk.backend.gguf.positions import ALL_ALIKE
 from kvdesk.backend.planning.calibration import Comparison, compare
 from kvdesk.backend.planning.plan import (
     CapacityCell,
@@ -164,7 +165,7 @@ def model() -> ModelFile:
         "head_size_k_swa": 0, "head_size_v_swa": 0, "sliding_window": None, "windowed_layers": (False,) * n,
         "recurrent_layers": (False,) * n, "cached_layers": (True,) * n, "kv_lora_rank": None, "expert_count": 0,
         "expert_used_count": 0, "is_causal": True, "attention": ("GQA",), "file_type": 15, "quantization": "Q4_K_M",
-        "size_bytes": 1843 * MIB, "tensors": (), "metadata": {}, "truncated_part": None,
+        "size_bytes": 1843 * MIB, "tensors": (), "metadata": {}, "truncated_part": None, "positions": ALL_ALIKE,
     }  # fmt: skip
     return ModelFile(**{field.name: facts.get(field.name, False) for field in fields(ModelFile)})
 

@@ -27,6 +27,7 @@ from kvdesk.backend.gguf.header import (
     refusal,
 )
 from kvdesk.backend.gguf.metadata import HeaderFacts
+from kvdesk.backend.gguf.positions import ALL_ALIKE, Positions, find_positions
 from kvdesk.errors import ModelFileError
 
 MAX_LAYERS = 512
@@ -92,6 +93,7 @@ class ModelFile:
     tensors: tuple[Tensor, ...] = field(repr=False)
     metadata: Mapping[str, MetadataValue] = field(repr=False, hash=False)
     truncated_part: Path | None = None
+    positions: Positions = ALL_ALIKE
 
     @property
     def tensor_bytes(self) -> int:
@@ -287,6 +289,7 @@ def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[Gg
         size_bytes=sum(max(header.file_bytes, header.needed_bytes) for header in headers),
         tensors=tensors,
         metadata=facts.metadata,
+        positions=find_positions(facts.architecture, facts.of_arch("context_length"), facts.metadata, tensors),
     )
 
 

@@ -25,13 +25,14 @@ OK, ABORTED = 0, 2
 
 
 class Context:
-    """``n_ctx`` cells for ``model``. Sequence 0 is the conversation."""
+    """Cells for ``model``: ``n_ctx`` of them, or a few less where it knows no more positions, can be used by each of
+    n_seq_max sequences. Sequence 0 is the conversation."""
 
     def __init__(self, model: Model, settings: ContextSettings, n_ctx: int, abort: AbortFlag | None = None) -> None:
         """Make it. Raises ContextFailed with llama.cpp's reason; nothing stays allocated then."""
         self.model = model
         self.settings = settings
-        params = context_params(settings, n_ctx)
+        params = context_params(settings, pad256(n_ctx) * settings.n_seq_max)
         if abort:
             params.abort_callback = abort.callback
             params.abort_callback_data = abort.user_data
@@ -45,7 +46,7 @@ class Context:
             raise ContextFailed(f"llama.cpp could not make a context of {n_ctx:,} tokens: {reason}.", asked)
         self.ptr = ptr
         self.memory = lib.llama_get_memory(ptr)
-        self.n_ctx: int = lib.llama_n_ctx_seq(ptr)
+        self.n_ctx: int = model.positions.within(lib.llama_n_ctx_seq(ptr))
         self.flash_attn = log_parser.flash_attention(self.log_lines, settings.flash_attn)
         self.buffers = context_buffers.buffers(ptr, model.log_lines, self.log_lines, model.mapped_bytes())
         self.caches = context_buffers.caches(self.log_lines, self.buffers)
@@ -127,9 +128,17 @@ class Context:
             self.ptr = None
 
 
-def first_cells(settings: ContextSettings, n_ctx_train: int) -> tuple[int, int]:
-    """(cells to start with, cells the conversation may reach) for ``settings``; both multiples of 256."""
-    limit = pad256(settings.n_ctx or n_ctx_train)
+def first_cells(settings: ContextSettings, model: Model) -> tuple[int, int]:
+    """(cells to start with, cells the conversation may reach): one sequence's share of what ``settings`` ask for.
+
+    Where lengths are rotated in two ways (LongRoPE) a context begins on the side of the boundary where it may end.
+    """
+    positions, n_seq = model.positions, settings.n_seq_max
+    whole = settings.n_ctx or lib.llama_model_n_ctx_train(model.ptr)
+    limit = positions.within(pad256(pad256(whole) // n_seq))
     if settings.allocation == "reserve":
         return limit, limit
-    return min(limit, pad256(settings.initial_ctx)), limit
+    start = min(limit, pad256(settings.initial_ctx // n_seq))
+    if positions.long_rope_above is not None and positions.is_long(limit):
+        start = min(limit, max(start, pad256(positions.long_rope_above + 1)))
+    return start, limit

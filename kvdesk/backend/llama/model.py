@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvdesk.backend.gguf.header import Tensor
+from kvdesk.backend.gguf.positions import ALL_ALIKE, Positions
 from kvdesk.backend.llama import library, mapped_pages, shim
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.library import lib
@@ -71,6 +72,7 @@ class Model:
         settings: ModelSettings,
         on_progress: Callable[[float], None] | None = None,
         abort: AbortFlag | None = None,
+        positions: Positions = ALL_ALIKE,
     ) -> None:
         """Load ``path``. Raises ModelFileError with a sentence, LoadCancelled when ``abort`` was set meanwhile."""
         log = library.start()
@@ -93,6 +95,7 @@ class Model:
             raise ModelFileError(_words(self.log_lines))
         self.ptr = ptr
         self.path = path
+        self.positions = positions
         self.vocab = lib.llama_model_get_vocab(ptr)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
         self._gaps = find_gaps(self.vocab, self.n_vocab)

@@ -67,6 +67,8 @@ class SnapshotCache:
     def _key(self, session: ConversationCells, conversation_id: str) -> SnapshotKey:
         settings = session.settings
         engine = f"{library.lib_version()} {library.state_layout(settings)}"
+        if session.model.positions.is_long(session.limit):
+            engine += " long"
         return SnapshotKey(
             conversation_id, self._model_id, engine, settings.type_k, settings.type_v, session.context.flash_attn
         )

@@ -85,6 +85,7 @@ class Pricer:
         PlanError when a network worker cannot be reached or a part of the model is missing.
         """
         self.check(settings)
+        settings = self._within_positions(settings)
         if self._failed:
             return estimate(self.model, settings, (self._failed,))
         try:
@@ -121,7 +122,7 @@ class Pricer:
             first_batch=self.footprint(_with_n_ctx(settings, pad256(batch))),
             formula_bytes=formula_bytes(self.model, footprint.n_ctx, settings.context),
         )
-        draft = replace(draft, warnings=(*draft.warnings, *self._warnings(footprint)))
+        draft = replace(draft, warnings=(*draft.warnings, *self._warnings(settings, footprint)))
         if with_max:
             draft = with_max_n_ctx(draft, self.longest(settings, readings))
         if with_options and draft.fits is False:
@@ -186,9 +187,10 @@ class Pricer:
         self, settings: EngineSettings, from_cells: int, to_cells: int, occupied_bytes: int,
         readings: Sequence[Reading], *, margin_ignored: bool = False,
     ) -> GrowthCost:  # fmt: skip
-        """What growing the context from ``from_cells`` to ``to_cells`` needs with ``occupied_bytes`` in use."""
+        """What growing each sequence from ``from_cells`` to ``to_cells`` needs with ``occupied_bytes`` in use."""
         before, after = (
-            self.plan(_with_n_ctx(settings, cells), readings, with_max=False) for cells in (from_cells, to_cells)
+            self.plan(_with_n_ctx(settings, cells * settings.context.n_seq_max), readings, with_max=False)
+            for cells in (from_cells, to_cells)
         )
         return growth_cost(before, after, occupied_bytes, margin_ignored)
 
@@ -255,7 +257,7 @@ class Pricer:
         context = settings.context
         step = SHORTEST * context.n_seq_max
         own = min(pad256(self.model.n_ctx_train) * context.n_seq_max, options.MOST_N_CTX)
-        highest = max(step, own, pad256(context.n_ctx))
+        highest = max(step, own, pad256(self._within_positions(settings).context.n_ctx))
         key = (_with_n_ctx(settings, 0), highest)
         if key not in self._lines:
             window = (self.model.sliding_window or 0) + context.n_ubatch
@@ -278,8 +280,16 @@ class Pricer:
         context = settings.context
         return Curve(context.type_k, context.type_v, drawn, device, limits.get(device), crossing)
 
-    def _warnings(self, footprint: Footprint) -> tuple[str, ...]:
-        trained = self.model.n_ctx_train
+    def _within_positions(self, settings: EngineSettings) -> EngineSettings:
+        """``settings`` with no longer a context than the model knows positions for, as the engine makes it."""
+        n_seq = settings.context.n_seq_max
+        most = pad256(self.model.positions.within(settings.context.n_ctx // n_seq)) * n_seq
+        return settings if settings.context.n_ctx <= most else _with_n_ctx(settings, most)
+
+    def _warnings(self, settings: EngineSettings, footprint: Footprint) -> tuple[str, ...]:
+        trained, known = self.model.n_ctx_train, self.model.positions.most
+        if known is not None and settings.context.n_ctx > known * settings.context.n_seq_max:
+            return (f"The model knows {known:,} positions and no more: that is its longest context.",)
         if trained and footprint.n_ctx_seq > pad256(trained):
             return (f"The model was trained for {trained:,} tokens; beyond that its answers get worse.",)
         return ()

@@ -229,7 +229,7 @@ class EngineProcess:
                 shown = fraction
                 self._send(m.LoadProgress(fraction))
 
-        model = Model(command.path, command.settings.model, progress, self._abort)
+        model = Model(command.path, command.settings.model, progress, self._abort, file.positions)
         try:
             model.require_chat()
             model.give_back_pages(file.tensors)

@@ -54,7 +54,8 @@ class GrowthController(QObject):
     def _ask(self, state: SessionState, growth: GrowthQuestion, why: str) -> None:
         wanted, context = growth.wanted, state.context
         types = (wanted.settings.type_k, wanted.settings.type_v)
-        now, grown = Cells(wanted.from_cells, *types), Cells(wanted.to_cells, *types)
+        n_seq = wanted.settings.n_seq_max
+        now, grown = Cells(wanted.from_cells * n_seq, *types), Cells(wanted.to_cells * n_seq, *types)
         at_limit = context is not None and wanted.from_cells >= context.n_ctx_limit
         ways: list[tuple[str, str, Cells, m.GrowAnswer]] = []
         if at_limit and wanted.to_cells > wanted.from_cells:
@@ -68,7 +69,7 @@ class GrowthController(QObject):
                 (
                     f"convert {kind}",
                     convert.format(kind),
-                    Cells(wanted.to_cells, kind, kind),
+                    Cells(grown.count, kind, kind),
                     m.GrowAnswer("convert", kind, kind),
                 )
                 for kind in CONVERT_TO

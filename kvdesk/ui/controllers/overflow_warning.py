@@ -111,10 +111,11 @@ class OverflowWarningController(QObject):
     def _grown(self, context: ContextFacts, cells: int, type_k: str, type_v: str) -> PricedChoice:
         """``cells`` of these types, against what there is now."""
         label = self.tr("K and V cache as {0}").format(type_k)
-        now = Cells(context.n_ctx, *_types(context))
+        n_seq = context.settings.n_seq_max
+        now = Cells(context.n_ctx * n_seq, *_types(context))
         wanted = replace(self._wished(), type_k=type_k, type_v=type_v)
         return priced_choice(
-            self._session.state.curves, f"type_kv {type_k}", label, now, Cells(cells, type_k, type_v), wanted
+            self._session.state.curves, f"type_kv {type_k}", label, now, Cells(cells * n_seq, type_k, type_v), wanted
         )
 
     def _may_be(self, context: ContextFacts, kind: str) -> bool:
@@ -123,7 +124,7 @@ class OverflowWarningController(QObject):
 
     def _choices(self, context: ContextFacts, reserve: int) -> Sequence[PricedChoice]:
         file = self._session.state.file
-        longest = file.n_ctx_train if file else 0
+        longest = file.positions.within(file.n_ctx_train) if file else 0
         wanted = pad256(self._total + reserve)
         lengths = sorted({min(longest, max(wanted, 2 * context.n_ctx_limit)), longest})
         choices = [self._longer(context, n) for n in lengths if n > context.n_ctx_limit and n >= wanted]
@@ -132,8 +133,9 @@ class OverflowWarningController(QObject):
 
     def _longer(self, context: ContextFacts, n_ctx: int) -> PricedChoice:
         label = self.tr("Context Length {0}").format(format_tokens(n_ctx))
-        now, then = (Cells(n, *_types(context)) for n in (context.n_ctx_limit, n_ctx))
-        wanted = replace(self._wished(), n_ctx=n_ctx)
+        n_seq = context.settings.n_seq_max
+        now, then = (Cells(n * n_seq, *_types(context)) for n in (context.n_ctx_limit, n_ctx))
+        wanted = replace(self._wished(), n_ctx=n_ctx * n_seq)
         return priced_choice(self._session.state.curves, f"n_ctx {n_ctx}", label, now, then, wanted)
 
     def _wished(self) -> ContextSettings:

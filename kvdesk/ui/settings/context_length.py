@@ -37,6 +37,7 @@ class ContextLength(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._n_ctx_train: int | None = None
+        self._most: int | None = None
         self._n_ctx = 0
         self._stops = stops_up_to(UNKNOWN_N_CTX_TRAIN)
         tip = self.tr("Tokens the conversation may hold\n(n_ctx)")
@@ -74,15 +75,21 @@ class ContextLength(QWidget):
         layout.addWidget(self._note, 3, 0, 1, 2)
         self.show_model(None)
 
-    def show_model(self, n_ctx_train: int | None) -> None:
-        """The longest the model was trained for; None while no model is chosen."""
-        self._n_ctx_train = n_ctx_train
+    def show_model(self, n_ctx_train: int | None, most: int | None = None) -> None:
+        """The longest the model was trained for; None while no model is chosen. ``most`` tokens are all it can take."""
+        self._n_ctx_train, self._most = n_ctx_train, most
         self._stops = stops_up_to(n_ctx_train or UNKNOWN_N_CTX_TRAIN)
         with QSignalBlocker(self._slider), QSignalBlocker(self._spin):
             self._slider.setRange(0, len(self._stops) - 1)
             self._spin.setRange(1, max(self._stops[-1], self._n_ctx))
         if n_ctx_train is None:
             self._note.setText(self.tr("Choose a model to know its own."))
+        elif most is not None:
+            self._note.setText(
+                self.tr("The model knows {0} positions and no more: that is its longest context.").format(
+                    format_tokens(most)
+                )
+            )
         else:
             self._note.setText(self.tr("The model's own: {0} tokens").format(format_tokens(n_ctx_train)))
         self.set_value(self._n_ctx)
@@ -95,6 +102,8 @@ class ContextLength(QWidget):
         """Show ``n_ctx``; emits nothing."""
         self._n_ctx = n_ctx
         shown = n_ctx or self._stops[-1]
+        if self._most is not None:
+            shown = min(shown, self._most)
         with QSignalBlocker(self._slider), QSignalBlocker(self._spin):
             self._spin.setMaximum(max(self._stops[-1], shown))
             self._spin.setValue(shown)

@@ -109,7 +109,7 @@ class SettingsPanel(QWidget):
     def show_model(self, model: ModelFile | None) -> None:
         """The chosen model: its own length, layers and head sizes say what is possible."""
         self._model = model
-        self._length.show_model(model.n_ctx_train or None if model else None)
+        self._length.show_model(model.n_ctx_train or None if model else None, model.positions.most if model else None)
         form = self._forms[MODEL_FIELDS]
         form.set_stops("n_gpu_layers", (*range(model.n_layer + 1), -1) if model else ())
         form.set_bounds("n_gpu_layers", -1, model.n_layer + 1 if model else None)

@@ -231,6 +231,15 @@ def test_a_typed_length_is_padded_as_llama_cpp_would(length):
     assert spin.value() == 5120
 
 
+def test_it_goes_no_further_than_the_model_knows_positions(length):
+    length.set_value(8192)
+    length.show_model(1024, 1024)
+    assert length.findChild(QSpinBox).value() == 1024
+    assert any("knows 1,024 positions" in label.text() for label in length.findChildren(QLabel))
+    length.show_model(32_768)
+    assert length.findChild(QSpinBox).value() == length.value() == 8192
+
+
 def test_it_knows_the_models_own(length):
     length.show_model(32_768)
     assert "The model's own: 32,768 tokens" in [label.text() for label in length.findChildren(QLabel)]

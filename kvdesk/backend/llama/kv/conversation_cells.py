@@ -97,7 +97,7 @@ class ConversationCells:
         how many milliseconds it took."""
         self.on_forgotten: Callable[[int], None] = _ignore
         """Called with how many tokens were forgotten when that was the answer."""
-        cells, self.limit = contexts.first_cells(settings, lib.llama_model_n_ctx_train(model.ptr))
+        cells, self.limit = contexts.first_cells(settings, model)
         self.context = Context(model, settings, cells, abort)
         self.limit = max(self.limit, self.context.n_ctx)
 
@@ -271,7 +271,8 @@ class ConversationCells:
         n = (len(self.tokens) - n_keep) // 2
         rest = self.tokens[n_keep + n :]
         memory = self.context.memory
-        plain = not (self.model.is_recurrent or self.model.is_hybrid or self.model.n_swa)
+        model = self.model
+        plain = not (model.is_recurrent or model.is_hybrid or model.n_swa or model.positions.most)
         if plain and lib.llama_memory_can_shift(memory):
             lib.llama_memory_seq_rm(memory, 0, n_keep, n_keep + n)
             lib.llama_memory_seq_add(memory, 0, n_keep + n, -1, -n)
@@ -300,14 +301,17 @@ class ConversationCells:
             if cells > self.limit or self.context.n_ctx >= self.limit:
                 if not self.asks_at_limit:
                     raise ContextFull
-                own = pad256(lib.llama_model_n_ctx_train(self.model.ptr))
+                own = self.model.positions.within(pad256(lib.llama_model_n_ctx_train(self.model.ptr)))
                 wanted = max(self.limit, min(own, max(2 * self.limit, pad256(cells))))
                 failed = failed or f"The context length of {self.limit:,} tokens is reached."
+                if self._turns(self.context.n_ctx, wanted):
+                    failed += " In a longer one this model reads the whole conversation again."
             answer = ask(len(self.tokens), self.context.n_ctx, wanted, failed)
             if answer.action == "grow" and wanted > self.context.n_ctx:
                 before = self.limit, self.settings
                 if wanted > self.limit:
-                    self.limit, self.settings = wanted, replace(self.settings, n_ctx=wanted)
+                    n_ctx = pad256(wanted) * self.settings.n_seq_max
+                    self.limit, self.settings = wanted, replace(self.settings, n_ctx=n_ctx)
                 try:
                     self.resize(wanted)
                 except ContextFailed as error:
@@ -324,13 +328,16 @@ class ConversationCells:
 
     def shrink(self, n_tokens: int) -> None:
         """Give back what a conversation of ``n_tokens`` does not need, if that is half or more and memory is short."""
-        first, _ = contexts.first_cells(self.settings, lib.llama_model_n_ctx_train(self.model.ptr))
+        first, _ = contexts.first_cells(self.settings, self.model)
         cells = max(first, pad256(n_tokens + self.settings.n_ubatch))
         if 2 * cells <= self.context.n_ctx and len(self.tokens) < cells and self.is_memory_short():
             self.resize(cells)
 
     def resize(self, cells: int) -> None:
-        """Move everything into a context of ``cells``. Raises ContextFailed with the old size back in place."""
+        """Move everything into a context of ``cells``, or read it again there where cells cannot be moved.
+
+        Raises ContextFailed with the old size back in place, or Cancelled out of a rereading.
+        """
         started = time.monotonic()
         before = self.context.n_ctx
         state = self._saved()
@@ -340,10 +347,21 @@ class ConversationCells:
         except ContextFailed:
             self._go_back(before, state)
             raise
-        self._put_back(made, state)
+        self.context, tokens = made, list(self.tokens)
+        is_moved = state is None or (not self._turns(before, made.n_ctx) and restore_sequence(made.ptr, state))
         del state
         library.give_back_free_memory()  # the old cells and the copy: the chart shows what is really held
-        self.on_grown(GrowStep(len(self.tokens), before, made.n_ctx, (time.monotonic() - started) * 1000))
+        try:
+            if not is_moved:
+                self.forget()
+                self.feed(tokens, _always_grow)
+        finally:
+            self.on_grown(GrowStep(len(self.tokens), before, made.n_ctx, (time.monotonic() - started) * 1000))
+
+    def _turns(self, from_cells: int, to_cells: int) -> bool:
+        """Whether cells of a context so long mean something else in one of another length (LongRoPE)."""
+        positions = self.model.positions
+        return positions.is_long(from_cells) != positions.is_long(to_cells)
 
     def _saved(self) -> memoryview | None:
         """The cells as bytes, None for none. Raises ContextFailed where there is no memory for the copy."""
@@ -387,7 +405,7 @@ class ConversationCells:
         """
         old, old_cells = (self.settings, self.limit), self.context.n_ctx
         tokens, checkpoints = list(self.tokens), list(self.checkpoints)
-        cells, limit = contexts.first_cells(settings, lib.llama_model_n_ctx_train(self.model.ptr))
+        cells, limit = contexts.first_cells(settings, self.model)
         cells = min(limit, max(cells, pad256(len(tokens) + 1)))
         state = self._saved()
         sample = self._sample() if state is not None and _other_cells(self.settings, settings) else None
@@ -395,7 +413,7 @@ class ConversationCells:
         try:
             self.context = Context(self.model, settings, cells, self.abort)
             self.settings, self.limit = settings, max(limit, self.context.n_ctx)
-            return self._fill(state, sample, tokens, on_progress)
+            return self._fill(state, sample, tokens, old_cells, on_progress)
         except (ContextFailed, EngineError, Cancelled):
             self.context.close()
             self.settings, self.limit = old
@@ -415,18 +433,20 @@ class ConversationCells:
         state: memoryview | None,
         sample: memoryview | None,
         tokens: list[int],
+        old_cells: int,
         on_progress: Callable[[int], None] | None,
     ) -> str:
-        """Give the new, empty context the ``tokens`` whose old cells are ``state``."""
+        """Give the new, empty context the ``tokens`` whose old cells, of a context of ``old_cells``, are ``state``."""
         made = self.context
         if state is None:
             return "new"
         if len(tokens) >= made.n_ctx:
             self.forget()
             return "dropped"
-        if sample is None and restore_sequence(made.ptr, state):
+        turns = self._turns(old_cells, made.n_ctx)
+        if not turns and sample is None and restore_sequence(made.ptr, state):
             return "moved"
-        if sample is not None:
+        if not turns and sample is not None:
             self.checkpoints.clear()
             try:
                 target = probe_state(made.ptr, tokens[:SAMPLE_TOKENS])
