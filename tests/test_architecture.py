@@ -37,7 +37,7 @@ MAY_KNOW = {
     "backend.text_file": {"errors", "sizes"},
     "backend.atomic_file": set(),
     "backend.gguf": {"errors", "sizes", "backend.ggml_types"},
-    "backend.chat_format": {"errors", "backend.protocol"},
+    "backend.chat_format": {"errors", "sizes", "backend.processes", "backend.protocol"},
     "backend.library.hub": {"errors", "sizes", "backend.atomic_file", "backend.gguf"},
     "backend.library": {
         *VALUES,
@@ -68,7 +68,7 @@ MAY_KNOW = {
         "backend.processes",
         "backend.system",
     },
-    "backend.processes": {*VALUES, "backend.gguf", "backend.llama", "backend.system"},
+    "backend.processes": {*VALUES, "backend.chat_format", "backend.gguf", "backend.llama", "backend.system"},
     "backend.llama": {*VALUES, "backend.chat_format", "backend.conversations", "backend.gguf", "backend.system"},
     "ui.widgets": {"paths", "sizes"},
     "ui.memory": {*VALUES, "backend.gguf", "backend.planning", "backend.session_log", "backend.system", "ui.widgets"},
@@ -112,7 +112,7 @@ BUILT_ON = {
 """The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
     r"kvdesk\.(errors|sizes)"
-    r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\..+|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
+    r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\.(template|thinking)|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
     r"|system\.diagnosis\.(acceleration|finding)|engine\.(crash_report|engine_event)|session\.state|conversations\.(conversation|file_format)"
     r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan|plan_event))"
 )

@@ -293,9 +293,20 @@ def test_a_prompt_that_opens_a_thought_makes_the_reply_begin_in_one(desk: Desk, 
     assert stats.thinking_tokens == stats.completion_tokens
 
 
-def test_a_broken_template_falls_back_to_a_dialogue_and_says_so(desk: Desk, tmp_path: Path) -> None:
-    loaded = desk.load(write_tiny("llama", tmp_path, chat_template="{% for %}"))
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for %}", "line 1"),
+        ("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}", "2 seconds"),
+        ("{{ 'x' * 10 ** 10 }}", "memory"),
+    ],
+)
+def test_a_broken_template_falls_back_to_a_dialogue_and_says_so(
+    desk: Desk, tmp_path: Path, template: str, reason: str
+) -> None:
+    loaded = desk.load(write_tiny("llama", tmp_path, chat_template=template))
     assert "chat template" in loaded.model.template_problem
+    assert reason in loaded.model.template_problem
     assert desk.answer("hello")[1].completion_tokens == 16
 
 

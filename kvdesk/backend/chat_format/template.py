@@ -22,6 +22,9 @@ from kvdesk.backend.protocol.facts import ChatTurn
 _PROBE = ("kvdesk-system", "kvdesk-question", "kvdesk-answer", "kvdesk-next")
 _PROBE_TURNS = (ChatTurn("user", _PROBE[1]), ChatTurn("assistant", _PROBE[2]), ChatTurn("user", _PROBE[3]))
 
+MOST_CHARACTERS = 8_000_000
+"""Of one prompt: far more than any context holds."""
+
 
 class _Generation(Extension):
     """``{% generation %}``: marks for training what the assistant says; its body is text like any other."""
@@ -73,9 +76,12 @@ class ChatTemplate:
 
     def _render(self, turns: Sequence[ChatTurn]) -> str:
         messages = [self._message(turn) for turn in turns]
-        return self._template.render(
+        text = self._template.render(
             messages=messages, add_generation_prompt=True, enable_thinking=True, **self._tokens, **self._extra
         )
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(f"it writes more than {MOST_CHARACTERS:,} characters")
+        return text
 
     def _message(self, turn: ChatTurn) -> dict[str, Any]:
         content = [{"type": "text", "text": turn.content}] if self._typed else turn.content

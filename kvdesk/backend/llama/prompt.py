@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kvdesk.backend.chat_format.template import ChatTemplate
+from kvdesk.backend.chat_format.limited_template import LimitedTemplate, TemplateBeyondLimit, TemplateRefused
 from kvdesk.backend.chat_format.thinking import Marks, ThinkingSplitter, as_written, marks_in
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
@@ -27,7 +27,7 @@ class Prompt:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._template: ChatTemplate | None = None
+        self._template: LimitedTemplate | None = None
         self.problem = ""
         self.marks = Marks()
         self._wants_bos = bool(lib.llama_vocab_get_add_bos(model.vocab)) and lib.llama_vocab_bos(model.vocab) >= 0
@@ -41,8 +41,9 @@ class Prompt:
 
     def _use_template(self, source: str) -> None:
         try:
-            self._template = ChatTemplate(source, self._special("bos"), self._special("eos"))
-        except Exception as error:  # noqa: BLE001 - a template is a program of the file's author: anything may be raised
+            self._template = LimitedTemplate(source, self._special("bos"), self._special("eos"))
+            self._template.close()  # what it takes is free again before memory is measured
+        except TemplateRefused as error:
             self.problem = f"The model's chat template cannot be used ({error}); a plain dialogue is used instead."
 
     def _mark_tokens(self) -> frozenset[int]:
@@ -56,6 +57,11 @@ class Prompt:
     def _special(self, which: str) -> str:
         token = lib.llama_vocab_bos(self._model.vocab) if which == "bos" else lib.llama_vocab_eos(self._model.vocab)
         return self._model.text([token]) if token >= 0 else ""
+
+    def close(self) -> None:
+        """End the template's process."""
+        if self._template:
+            self._template.close()
 
     def tokens(self, turns: Sequence[ChatTurn], *, continue_last: bool = False) -> list[int]:
         """The prompt for the next reply, or for going on with the last turn's when ``continue_last``.
@@ -136,14 +142,16 @@ class Prompt:
         ]
         return "\n".join([*lines, "Assistant:"])
 
-    def _render_chat(self, template: ChatTemplate, turns: Sequence[ChatTurn]) -> str:
+    def _render_chat(self, template: LimitedTemplate, turns: Sequence[ChatTurn]) -> str:
         try:
-            return template.render(turns)
-        except Exception:  # noqa: BLE001 - many templates know no system role: try once more without one
             try:
+                return template.render(turns)
+            except TemplateBeyondLimit:
+                raise
+            except TemplateRefused:  # many templates know no system role: try once more without one
                 return template.render(_without_system(turns))
-            except Exception as error:
-                raise EngineError(f"The model's chat template refuses this conversation: {error}.") from error
+        except TemplateRefused as error:
+            raise EngineError(f"The model's chat template refuses this conversation: {error}.") from error
 
 
 def _without_system(turns: Sequence[ChatTurn]) -> list[ChatTurn]:

@@ -263,6 +263,8 @@ class EngineProcess:
         if self._session:
             self._session.close()
         with self._vocabulary:
+            if self._prompt:
+                self._prompt.close()
             self._prompt = None
             if self._model:
                 self._model.close()
