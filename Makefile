@@ -1,6 +1,6 @@
 # kvdesk: `make run` and `make test` are all that is needed on a fresh machine (Python 3.11+, gcc, cmake).
 # More llama.cpp backends: CMAKE_ARGS="-DGGML_CUDA=on" make setup
-.PHONY: setup run test lint tour bench package lock clean
+.PHONY: setup run test lint tour bench package package-test dist lock clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,19 +57,34 @@ bench: $(VENV)/.dev-installed
 	$(BIN)/python tests/bench/run.py
 
 # The packages, in build/package (docs/RELEASE.md): the app as a folder that needs no Python, a .deb, and an archive that
-# installs itself. Built in an environment of its own. STARTER=1 puts the starter model in (read its terms first).
+# installs itself. Built in an environment of its own, with a llama.cpp for every PC (kept in build/llama).
+# MODEL=file.gguf asks the result a question. STARTER=1 puts the starter model in (read its terms first).
+# VULKAN_SDK=folder adds the Vulkan backend.
 PACKAGE_VENV := build/package-venv
-$(PACKAGE_VENV)/.installed: requirements/app.txt requirements/packaging.txt .wheels/.built
+PACKAGE_PYTHON := $(PACKAGE_VENV)/bin/python
+PACKAGE_PIP := $(PACKAGE_PYTHON) -m pip --disable-pip-version-check -q
+$(PACKAGE_VENV)/.installed: requirements/app.txt requirements/packaging.txt
 	rm -rf $(PACKAGE_VENV) && $(PYTHON) -m venv $(PACKAGE_VENV)
-	$(PACKAGE_VENV)/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/app.txt
-	$(PACKAGE_VENV)/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/packaging.txt
-	$(PACKAGE_VENV)/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-index .wheels/llama_cpp_python-*.whl
+	$(PACKAGE_PIP) install --require-hashes -r requirements/app.txt
+	$(PACKAGE_PIP) install --require-hashes -r requirements/packaging.txt
 	@touch $@
 
-package: $(PACKAGE_VENV)/.installed
-	$(PACKAGE_VENV)/bin/python packaging/build_app.py --llama-source .wheels/llama_cpp_python-*.tar.gz $(if $(STARTER),--with-starter)
-	$(PACKAGE_VENV)/bin/python packaging/build_linux_packages.py
+package: $(PACKAGE_VENV)/.installed .wheels/.downloaded
+	wheel=$$($(PACKAGE_PYTHON) packaging/build_llama.py --source .wheels/llama_cpp_python-*.tar.gz $(if $(VULKAN_SDK),--vulkan-sdk $(VULKAN_SDK))) \
+		&& $(PACKAGE_PIP) install --no-deps --no-index --force-reinstall "$$wheel"
+	$(PACKAGE_PYTHON) packaging/build_app.py --llama-source .wheels/llama_cpp_python-*.tar.gz $(if $(STARTER),--with-starter)
+	$(PACKAGE_PYTHON) packaging/build_linux_packages.py
 	$(PYTHON) packaging/check_bundle.py build/package/kvdesk/kvdesk $(MODEL)
+
+# The engine's tests on the packages' llama.cpp instead of the native one.
+package-test: $(VENV)/.dev-installed
+	LLAMA_CPP_LIB_PATH=$(CURDIR)/build/package/kvdesk/_internal/llama_cpp/lib $(BIN)/python -m pytest \
+		tests/engine/test_backends.py tests/engine/test_engine.py tests/engine/test_plan_exact.py tests/engine/test_dry_run.py $(TEST_ARGS)
+
+# What `pip install kvdesk` would get, in dist/.
+dist: $(PACKAGE_VENV)/.installed
+	rm -rf dist && $(PACKAGE_PYTHON) -m build --outdir dist .
+	$(PACKAGE_PYTHON) -m twine check --strict dist/*
 
 # Needs the tool uv; hashes only, no addresses.
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11

@@ -16,7 +16,7 @@ cp "$model" "$root/root/model.gguf"
 inside apt-get -qq purge -y kvdesk >/dev/null 2>&1 || true
 inside apt-get -qq update
 inside apt-get -qq install -y --no-install-recommends xvfb xauth shared-mime-info desktop-file-utils fonts-dejavu-core >/dev/null
-inside sh -c 'find / -xdev -name "*kvdesk*" ! -path "/proc/*" ! -path "/tmp/*" | sort' > "$root/tmp/before"
+inside sh -c 'find / -xdev -name "*kvdesk*" ! -path "/proc/*" ! -path "/tmp/*" ! -path "/root/*" | sort' > "$root/tmp/before"
 inside apt-get -qq install -y --no-install-recommends /tmp/kvdesk.deb >/dev/null
 inside sh -c '! command -v python3' || echo "note: this root has a Python"
 

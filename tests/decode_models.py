@@ -12,6 +12,8 @@ import sys
 
 import llama_cpp.llama_cpp as llama
 
+from kvdesk.backend.llama import backends
+
 PROMPT = b"The people said hello, w\xc3\xb6rld!"
 
 
@@ -92,5 +94,6 @@ def facts_of(model: int) -> dict[str, int | bool]:
 
 
 if __name__ == "__main__":
+    backends.load(llama._lib)
     for model_path in sys.argv[2:]:
         print(json.dumps(decode(model_path, int(sys.argv[1]))), flush=True)

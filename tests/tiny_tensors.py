@@ -7,21 +7,11 @@ never run on Windows.
 """
 
 import ctypes
-import importlib.util
 import json
 import sys
-import types
 
-
-def _llama() -> types.ModuleType:
-    """llama_cpp.llama_cpp without the package around it, whose imports (numpy, ...) take most of a second."""
-    spec = importlib.util.find_spec("llama_cpp")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    package = types.ModuleType("llama_cpp")
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["llama_cpp"] = package
-    return importlib.import_module("llama_cpp.llama_cpp")
+from kvdesk.backend.llama import backends  # isort: skip  entering that package spares the rest of llama_cpp's imports
+import llama_cpp.llama_cpp as llama
 
 
 class _GgufInitParams(ctypes.Structure):
@@ -36,8 +26,8 @@ class _GgmlTensorHead(ctypes.Structure):
 
 def main(headers: list[str]) -> None:
     """Print the tensors of each header; ends with status 1 at the first that llama.cpp refuses."""
-    llama = _llama()
     library = llama._lib
+    backends.load(library)
     library.gguf_init_from_file.restype = ctypes.c_void_p
     library.gguf_init_from_file.argtypes = [ctypes.c_char_p, _GgufInitParams]
     library.ggml_get_name.restype = ctypes.c_char_p

@@ -64,7 +64,10 @@ def main(model_path: str, n_ctx: str, n_threads: str) -> None:
     os.dup2(2, 1)
     import llama_cpp.llama_cpp as bindings
 
+    from kvdesk.backend.llama import backends
+
     lib: Any = bindings
+    backends.load(lib._lib)
     lib.llama_backend_init()
     model_params = lib.llama_model_default_params()
     model_params.use_extra_bufts = False

@@ -40,8 +40,10 @@ class Lab:
     def __init__(self, path: str) -> None:
         import llama_cpp.llama_cpp as lib
 
+        from kvdesk.backend.llama import backends
         from kvdesk.backend.llama.kv import convert, state, transfer
 
+        backends.load(lib._lib)
         self.lib: Any = lib
         self.convert, self.state, self.transfer = convert, state, transfer
         self.types = {name: one.id for name, one in BY_NAME.items()}

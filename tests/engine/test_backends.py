@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from kvdesk.backend.llama import backends
 from kvdesk.backend.protocol.facts import Backend
@@ -38,3 +43,26 @@ def test_the_engine_tells_its_backends() -> None:
 
     library.start()
     assert {"CPU", "RPC"} <= {backend.name for backend in library.backends() if not backend.why}
+
+
+PLANTED = '#include <stdio.h>\n__attribute__((constructor)) static void run(void) { fclose(fopen("planted", "w")); }\n'
+
+
+def test_no_library_is_loaded_from_the_current_folder(tmp_path: Path) -> None:
+    """llama.cpp's own search would run one that somebody put there (`make package-test`: a build with dynamic backends)."""
+    from kvdesk.backend.llama import library
+
+    library.start()
+    if not any(backend.file for backend in library.backends()):
+        pytest.skip("this llama.cpp has its backends linked in and looks for none")
+    (tmp_path / "planted.c").write_text(PLANTED)
+    planted = ["cc", "-shared", "-fPIC", "-o", "libggml-vulkan.so", "planted.c"]
+    subprocess.run(planted, cwd=tmp_path, check=True)
+    script = "from kvdesk.backend.llama import library; library.start(); print(*[b.name for b in library.backends()])"
+    search = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": search}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "CPU" in done.stdout.split()
+    assert not (tmp_path / "planted").exists()

@@ -30,13 +30,18 @@ _NAMES = {
 }
 
 
-def load(ggml: Any, folder: Path) -> None:
-    """Load every backend in ``folder``, unless they are linked in. To be called before ``llama_backend_init``."""
+def folder_of(ggml: Any) -> Path:
+    """Where llama.cpp's libraries lie, ours alone. ``ggml`` is the ctypes handle of libllama."""
+    return Path(ggml._name).parent
+
+
+def load(ggml: Any) -> None:
+    """Load every backend from our folder, unless they are linked in. To be called before anything else of llama.cpp."""
     ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
     if not ggml.ggml_backend_reg_count():
         ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
         ggml.ggml_backend_load_all_from_path.restype = None
-        ggml.ggml_backend_load_all_from_path(os.fsencode(folder))
+        ggml.ggml_backend_load_all_from_path(os.fsencode(folder_of(ggml)))
 
 
 def found(registered: Sequence[str], folder: Path, log_lines: Sequence[str]) -> tuple[Backend, ...]:

@@ -12,13 +12,11 @@ import os
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as bindings
 
-from kvdesk.backend.llama.backends import found as backends_found
-from kvdesk.backend.llama.backends import load as load_backends
+from kvdesk.backend.llama import backends as backend_files
 from kvdesk.backend.protocol.facts import Backend, Device
 from kvdesk.backend.settings import ContextSettings
 from kvdesk.backend.system.rpc_probe import check_worker
@@ -123,8 +121,6 @@ class Log:
 
 _log: Log | None = None
 _loading_told: list[str] = []
-_folder = Path(ggml._name).parent
-"""llama.cpp's libraries, ours alone."""
 
 
 def start() -> Log:
@@ -133,7 +129,7 @@ def start() -> Log:
     if _log is None:
         _log = Log()
         with _log.captured() as _loading_told:
-            load_backends(ggml, _folder)
+            backend_files.load(ggml)
         lib.llama_backend_init()
     return _log
 
@@ -141,7 +137,7 @@ def start() -> Log:
 def backends() -> tuple[Backend, ...]:
     """ggml's backends: those in use, and those that are in our folder and are not."""
     registered = [_reg_name(_reg_get(index)).decode("utf-8", "replace") for index in range(_reg_count())]
-    return backends_found(registered, _folder, _loading_told)
+    return backend_files.found(registered, backend_files.folder_of(ggml), _loading_told)
 
 
 def give_back_free_memory() -> None:
