@@ -193,6 +193,8 @@ def _device_rows(plan: MemoryPlan) -> list[str]:
         ("output", "output_bytes"),
         ("overhead", "overhead_bytes"),
         ("total", "total_bytes"),
+        ("  must be held", "must_hold_bytes"),
+        ("  working set", "working_set_bytes"),
         ("after the first batch", "resident_bytes"),
         ("capacity", "capacity_bytes"),
         ("held by others", "others_bytes"),

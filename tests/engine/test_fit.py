@@ -51,7 +51,7 @@ def test_with_less_the_longest_context_is_named(pricer: Pricer) -> None:
 def test_without_room_it_says_how_much_is_lacking(pricer: Pricer) -> None:
     found = fit(pricer, 10 * MIB)
     assert (found.kind, found.max_n_ctx) == ("does-not-fit", None)
-    assert found.sentence.startswith("Does not fit by ")
+    assert found.sentence.startswith("Will be killed: ")
     assert (found.room_bytes or 0) < 0
 
 

@@ -10,16 +10,9 @@ from pathlib import Path
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.gguf.positions import ALL_ALIKE
 from kvdesk.backend.planning.calibration import Comparison, compare
-from kvdesk.backend.planning.plan import (
-    CapacityCell,
-    Curve,
-    CurvePoint,
-    DevicePlan,
-    KvPlan,
-    MemoryPlan,
-    Option,
-    Verdict,
-)
+from kvdesk.backend.planning.device_plan import DevicePlan
+from kvdesk.backend.planning.plan import CapacityCell, Curve, CurvePoint, KvPlan, MemoryPlan, Option
+from kvdesk.backend.planning.verdict import Verdict
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock, ContextFacts, KvState
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import ContextSettings, EngineSettings

@@ -17,7 +17,8 @@ from typing import Any, cast
 from kvdesk.backend.atomic_file import write_file
 from kvdesk.backend.gguf.header import ArraySummary
 from kvdesk.backend.gguf.model_file import ModelFile
-from kvdesk.backend.planning.plan import RAM, MemoryPlan, Overhead, domain_name
+from kvdesk.backend.planning.device_plan import RAM, Overhead, domain_name
+from kvdesk.backend.planning.plan import MemoryPlan
 from kvdesk.backend.protocol.facts import Buffer, BufferKind
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.sizes import MIB

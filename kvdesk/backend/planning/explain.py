@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvdesk.backend.gguf.model_file import ModelFile
-from kvdesk.backend.planning.plan import DevicePlan, MemoryPlan
+from kvdesk.backend.planning.device_plan import DevicePlan
+from kvdesk.backend.planning.plan import MemoryPlan
 from kvdesk.backend.protocol.facts import BufferKind
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kvdesk.backend.planning.plan import MemoryPlan, Reading
+from kvdesk.backend.planning.device_plan import Reading
+from kvdesk.backend.planning.plan import MemoryPlan
 from kvdesk.backend.planning.pricer import Pricer
 from kvdesk.backend.protocol.facts import Device
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.errors import PlanError, SettingsError
 
-FITS, FITS_UP_TO, DOES_NOT_FIT, UNKNOWN = "fits", "fits-up-to", "does-not-fit", "unknown"
+FITS, FITS_UP_TO, RUNS_SLOWLY, DOES_NOT_FIT, UNKNOWN = "fits", "fits-up-to", "runs-slowly", "does-not-fit", "unknown"
 COMFORTABLE_N_CTX = 32_768
 _UNQUANTIZED = frozenset({"F16", "BF16", "F32"})
 
@@ -32,8 +33,8 @@ class DomainFit:
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a model fits. ``kind``: "fits" (with its own context), "fits-up-to" (``max_n_ctx``), "does-not-fit",
-    "unknown".
+    """Whether a model fits. ``kind``: "fits" (with its own context), "fits-up-to" (``max_n_ctx``), "runs-slowly"
+    (weights are read from disk again and again), "does-not-fit", "unknown".
 
     ``total_bytes`` and ``room_bytes`` (under the line; negative: over it) are for ``n_ctx`` tokens. ``source`` is the
     plan's: "dry-run" is exact, "estimate" is not; "" without a plan.
@@ -149,7 +150,7 @@ def _kind(plan: MemoryPlan, own_length: int) -> str:
     if plan.verdict.room_bytes is None:
         return UNKNOWN
     if not plan.max_n_ctx:
-        return DOES_NOT_FIT
+        return RUNS_SLOWLY if plan.verdict.kind == RUNS_SLOWLY else DOES_NOT_FIT
     return FITS if plan.max_n_ctx >= own_length else FITS_UP_TO
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdesk.backend.planning.plan import alarm
+from kvdesk.backend.planning.verdict import alarm
 from kvdesk.backend.settings import short_room
 from kvdesk.backend.system.samples import Sample
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from kvdesk.backend.gguf.model_file import ModelFile
-from kvdesk.backend.planning.plan import RAM, MemoryPlan, Option
+from kvdesk.backend.planning.device_plan import RAM
+from kvdesk.backend.planning.plan import MemoryPlan, Option
 from kvdesk.backend.settings import QUANTIZED_CACHE_TYPES, ContextSettings, EngineSettings, context_problems
 from kvdesk.errors import SettingsError
 

@@ -9,111 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
-from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
+from kvdesk.backend.planning.device_plan import RAM, DevicePlan, Overhead, Reading, device_plan, domain_name
+from kvdesk.backend.planning.verdict import Verdict, find_verdict, tightest
+from kvdesk.backend.protocol.facts import BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
-from kvdesk.backend.settings import AUTOMATIC_MARGIN, EngineSettings, kept_free, short_room
-from kvdesk.sizes import format_bytes
-
-RAM = "RAM"
-"""Name of the domain that the CPU device's buffers and a GPU's host buffers lie in (as machine.DomainReading has it)."""
-
-
-class Reading(Protocol):
-    """What a plan needs to know of a memory domain now; samples.DomainReading is one. None is unknown."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def capacity_bytes(self) -> int | None: ...
-    @property
-    def others_bytes(self) -> int | None: ...
-    @property
-    def ceiling_bytes(self) -> int | None: ...
-
-
-@dataclass(frozen=True)
-class Overhead:
-    """What a domain holds beside llama.cpp's buffers: Python, libraries, vocabulary, graphs; a GPU's context.
-
-    ``size_bytes`` None is unknown; ``learned`` when it was measured on this machine and not taken from a table.
-    """
-
-    size_bytes: int | None
-    learned: bool = False
-
-
-@dataclass(frozen=True)
-class DevicePlan:
-    """One memory domain's share of a plan; bytes, None where it cannot be told.
-
-    ``weights_bytes`` is all weights, ``weights_mapped_bytes`` the part of them that are evictable pages of the model
-    file. ``total_bytes`` is everything reserved, mapped weights included; ``resident_bytes`` what the system will
-    really have given after the first batch (Linux gives a compute buffer page by page as it is written).
-    """
-
-    name: str
-    kind: str
-    description: str
-    weights_bytes: int
-    weights_mapped_bytes: int
-    kv_bytes: int
-    recurrent_bytes: int
-    compute_bytes: int
-    output_bytes: int
-    overhead_bytes: int | None
-    overhead_learned: bool
-    total_bytes: int
-    resident_bytes: int
-    capacity_bytes: int | None = None
-    others_bytes: int | None = None
-    ceiling_bytes: int | None = None
-    oom_line_bytes: int | None = None
-
-    @property
-    def weights_anonymous_bytes(self) -> int:
-        """Weights that only unloading gives back."""
-        return self.weights_bytes - self.weights_mapped_bytes
-
-    @property
-    def room_bytes(self) -> int | None:
-        """What is left under the OOM line; negative: over it."""
-        return None if self.oom_line_bytes is None else self.oom_line_bytes - self.total_bytes
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether the domain stays under its OOM line; a domain that nothing is asked of always does."""
-        if self.total_bytes == 0:
-            return True
-        return None if self.room_bytes is None else self.room_bytes >= 0
-
-    def to_json_dict(self) -> dict[str, Any]:
-        """The contract of ``kvdesk plan --json``, and a little more."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "description": self.description,
-            "weights_bytes": self.weights_bytes,
-            "weights_mapped_bytes": self.weights_mapped_bytes,
-            "weights_anonymous_bytes": self.weights_anonymous_bytes,
-            "kv_bytes": self.kv_bytes,
-            "recurrent_bytes": self.recurrent_bytes,
-            "compute_bytes": self.compute_bytes,
-            "output_bytes": self.output_bytes,
-            "overhead_bytes": self.overhead_bytes,
-            "overhead_learned": self.overhead_learned,
-            "total_bytes": self.total_bytes,
-            "resident_bytes": self.resident_bytes,
-            "capacity_bytes": self.capacity_bytes,
-            "others_bytes": self.others_bytes,
-            "ceiling_bytes": self.ceiling_bytes,
-            "oom_line_bytes": self.oom_line_bytes,
-            "room_bytes": self.room_bytes,
-            "fits": self.fits,
-        }
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, EngineSettings
 
 
 @dataclass(frozen=True)
@@ -128,22 +30,6 @@ class KvPlan:
     cells: int
     total_bytes: int
     formula_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The plan in one sentence. ``kind``: "fits", "fits-up-to", "does-not-fit", "unknown".
-
-    ``room_bytes`` under the line of ``device`` (negative: over it), ``max_n_ctx`` the longest context that fits.
-    ``alarm``: "" (fine), "amber" (little room), "red" (half of that), by ``alarm()``.
-    """
-
-    kind: str
-    sentence: str
-    alarm: str
-    device: str
-    room_bytes: int | None
-    max_n_ctx: int | None
 
 
 @dataclass(frozen=True)
@@ -190,6 +76,7 @@ class MemoryPlan:
     max_n_ctx: int | None = None
     options: tuple[Option, ...] = ()
     warnings: tuple[str, ...] = ()
+    disk_bytes_per_s: float | None = None
     footprint: Footprint | None = field(default=None, repr=False)
 
     @property
@@ -211,8 +98,7 @@ class MemoryPlan:
     @property
     def tightest(self) -> DevicePlan:
         """The domain with the least room under its line; RAM where no line is known."""
-        known = [device for device in self.devices if device.room_bytes is not None and device.total_bytes]
-        return min(known, key=lambda device: device.room_bytes or 0) if known else self.devices[0]
+        return tightest(self.devices)
 
     def device(self, name: str) -> DevicePlan | None:
         """The domain of that name."""
@@ -232,10 +118,14 @@ class MemoryPlan:
                 "formula_bytes": self.kv.formula_bytes,
             },
             "total_bytes": self.total_bytes,
+            "must_hold_bytes": sum(device.must_hold_bytes for device in self.devices),
+            "working_set_bytes": sum(device.working_set_bytes for device in self.devices),
             "resident_bytes": self.resident_bytes,
             "fits": self.fits,
             "max_n_ctx": self.max_n_ctx,
             "verdict": self.verdict.sentence,
+            "verdict_kind": self.verdict.kind,
+            "disk_bytes_per_s": self.disk_bytes_per_s,
             "options": [option.to_json_dict() for option in self.options],
             "warnings": list(self.warnings),
         }
@@ -313,17 +203,27 @@ def make_plan(
     first_batch: Footprint | None = None,
     formula_bytes: int | None = None,
     max_n_ctx: int | None = None,
+    mapped_read_share: float = 1.0,
 ) -> MemoryPlan:
     """Hold ``footprint`` against the machine.
 
     ``overheads`` by domain name; ``first_batch`` is the footprint of the same settings with just the cells of one
     batch: its compute buffers are what the first batch touches. ``max_n_ctx`` is the longest context known to fit.
+    ``mapped_read_share`` of the mapped weights is read for a token (less than all in a mixture of experts).
     """
     by_name = {reading.name: reading for reading in readings}
     cpu = next((d for d in footprint.devices if d.kind == "cpu"), Device("CPU", "", "cpu", None, None))
     domains = [cpu, *(d for d in footprint.devices if d.kind not in ("cpu", "accel"))]
     rows = tuple(
-        _device_plan(domain, footprint, first_batch, by_name.get(domain_name(domain.name)), overheads, margin_bytes)
+        device_plan(
+            domain,
+            footprint,
+            first_batch,
+            by_name.get(domain_name(domain.name)),
+            overheads,
+            margin_bytes,
+            mapped_read_share,
+        )
         for domain in domains
     )
     draft = MemoryPlan(
@@ -346,9 +246,10 @@ def with_max_n_ctx(plan: MemoryPlan, max_n_ctx: int | None) -> MemoryPlan:
     return replace(plan, max_n_ctx=max_n_ctx, verdict=_verdict(plan, max_n_ctx))
 
 
-def domain_name(device: str) -> str:
-    """The memory domain of llama.cpp's device: the CPU's is RAM."""
-    return RAM if device == "CPU" else device
+def with_disk_speed(plan: MemoryPlan, bytes_per_s: float | None) -> MemoryPlan:
+    """``plan`` with how fast weights can be read from the disk, which the sentence tells where they do not stay."""
+    told = replace(plan, disk_bytes_per_s=bytes_per_s)
+    return replace(told, verdict=_verdict(told, plan.max_n_ctx))
 
 
 def kv_plan(footprint: Footprint, formula_bytes: int | None) -> KvPlan:
@@ -382,69 +283,6 @@ def flat_settings(settings: EngineSettings) -> dict[str, Any]:
     return {**settings.model.to_dict(), **settings.context.to_dict()}
 
 
-def alarm(room_bytes: int | None, capacity_bytes: int | None) -> str:
-    """ "", "amber" or "red" for the room under the line of a domain of that size: little room, and half of it
-    (settings.short_room)."""
-    little = short_room(capacity_bytes)
-    if room_bytes is None or room_bytes >= little:
-        return ""
-    return "amber" if room_bytes >= little // 2 else "red"
-
-
-def _device_plan(
-    device: Device,
-    footprint: Footprint,
-    first_batch: Footprint | None,
-    reading: Reading | None,
-    overheads: Mapping[str, Overhead],
-    margin_bytes: int,
-) -> DevicePlan:
-    name = domain_name(device.name)
-    kinds = {kind: footprint.bytes_on(device.name, kind) for kind in BufferKind}
-    overhead = overheads.get(name, Overhead(None))
-    in_buffers = sum(kinds.values())
-    used = in_buffers > 0 or name == RAM
-    total = in_buffers + (overhead.size_bytes or 0) if used else 0
-    untouched = 0
-    if first_batch is not None and name == RAM:
-        untouched = max(0, kinds[BufferKind.COMPUTE] - first_batch.bytes_on(device.name, BufferKind.COMPUTE))
-    capacity, others, ceiling = _room(device, reading)
-    helper = footprint.helper_device_bytes.get(device.name, 0)  # goes before the engine comes
-    others = None if others is None else max(0, others - helper)
-    ceiling = None if ceiling is None else ceiling + helper
-    return DevicePlan(
-        name=name,
-        kind="ram" if name == RAM else device.kind,
-        description=device.description,
-        weights_bytes=kinds[BufferKind.WEIGHTS],
-        weights_mapped_bytes=sum(b.size_bytes for b in _weights(footprint, device.name) if b.mapped),
-        kv_bytes=kinds[BufferKind.KV],
-        recurrent_bytes=kinds[BufferKind.RECURRENT],
-        compute_bytes=kinds[BufferKind.COMPUTE],
-        output_bytes=kinds[BufferKind.OUTPUT],
-        overhead_bytes=overhead.size_bytes if used else 0,
-        overhead_learned=overhead.learned,
-        total_bytes=total,
-        resident_bytes=total - untouched,
-        capacity_bytes=capacity,
-        others_bytes=others,
-        ceiling_bytes=ceiling,
-        oom_line_bytes=None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, capacity)),
-    )
-
-
-def _room(device: Device, reading: Reading | None) -> tuple[int | None, int | None, int | None]:
-    """(capacity, others, ceiling) of a domain: as read now, or else as llama.cpp's device list had it."""
-    if reading:
-        return reading.capacity_bytes, reading.others_bytes, reading.ceiling_bytes
-    total, free = device.total_bytes, device.free_bytes
-    return total, None if total is None or free is None else total - free, free
-
-
-def _weights(footprint: Footprint, device: str) -> list[Buffer]:
-    return [b for b in footprint.buffers if b.device == device and b.kind is BufferKind.WEIGHTS]
-
-
 def _is_split(footprint: Footprint) -> bool:
     return footprint.n_ctx > footprint.n_ctx_seq
 
@@ -459,19 +297,4 @@ def _unknown_overheads(rows: Sequence[DevicePlan]) -> tuple[str, ...]:
 
 
 def _verdict(plan: MemoryPlan, max_n_ctx: int | None) -> Verdict:
-    tightest = plan.tightest
-    room = tightest.room_bytes
-    where = "" if tightest.name == RAM and len(plan.devices) == 1 else f" on {tightest.name}"
-    if room is None:
-        kind = "unknown"
-        sentence = f"Needs {format_bytes(plan.total_bytes)}; how much is free cannot be told"
-    elif room >= 0:
-        kind, sentence = "fits", f"Fits, {format_bytes(room)} under the line{where}"
-    elif max_n_ctx:
-        kind, sentence = (
-            "fits-up-to",
-            f"Fits up to {max_n_ctx:,} tokens; {format_bytes(-room)} over the line{where} at {plan.n_ctx:,}",
-        )
-    else:
-        kind, sentence = "does-not-fit", f"Does not fit by {format_bytes(-room)}{where}"
-    return Verdict(kind, sentence, alarm(room, tightest.capacity_bytes), tightest.name, room, max_n_ctx)
+    return find_verdict(plan.devices, plan.n_ctx, max_n_ctx, plan.disk_bytes_per_s)

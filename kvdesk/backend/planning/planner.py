@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.backend.planning.calibration import Calibration, Comparison, compare
-from kvdesk.backend.planning.plan import Reading
+from kvdesk.backend.planning.device_plan import Reading
 from kvdesk.backend.planning.plan_event import (
     CapacityReady,
     ChoicesReady,

@@ -15,6 +15,7 @@ from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning import options
 from kvdesk.backend.planning.calibration import Calibration
 from kvdesk.backend.planning.cost_curve import CostLine
+from kvdesk.backend.planning.device_plan import Reading
 from kvdesk.backend.planning.dry_run import DryRun, HelperDiedError
 from kvdesk.backend.planning.estimate import estimate
 from kvdesk.backend.planning.explain import TABLE_LENGTHS, TABLE_TYPES, formula_bytes
@@ -24,14 +25,15 @@ from kvdesk.backend.planning.plan import (
     CurvePoint,
     GrowthCost,
     MemoryPlan,
-    Reading,
     growth_cost,
     make_plan,
+    with_disk_speed,
     with_max_n_ctx,
 )
 from kvdesk.backend.protocol.facts import BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import AUTOMATIC_MARGIN, ContextSettings, EngineSettings, pad256
+from kvdesk.backend.system.disk_speed import disk_speed
 from kvdesk.backend.system.machine import match_devices
 from kvdesk.backend.system.nvml import GpuReading, Nvml
 from kvdesk.errors import PlanError, SettingsError
@@ -121,10 +123,13 @@ class Pricer:
             self.margin_bytes,
             first_batch=self.footprint(_with_n_ctx(settings, pad256(batch))),
             formula_bytes=formula_bytes(self.model, footprint.n_ctx, settings.context),
+            mapped_read_share=self.model.n_params_active / max(1, self.model.n_params),
         )
         draft = replace(draft, warnings=(*draft.warnings, *self._warnings(settings, footprint)))
         if with_max:
             draft = with_max_n_ctx(draft, self.longest(settings, readings))
+        if draft.verdict.kind == "runs-slowly":
+            draft = with_disk_speed(draft, disk_speed(self.model.path))
         if with_options and draft.fits is False:
             priced = options.ranked(draft, self.model, lambda changed: self._priced(changed, readings))
             draft = replace(draft, options=priced)

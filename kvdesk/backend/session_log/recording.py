@@ -12,8 +12,8 @@ from typing import Any
 
 from kvdesk.backend.engine.crash_report import crash_values
 from kvdesk.backend.engine.engine_event import Died, EngineState, FellBack, StateChanged
+from kvdesk.backend.planning.device_plan import domain_name
 from kvdesk.backend.planning.headroom_watch import HeadroomWatch, RoomChanged
-from kvdesk.backend.planning.plan import domain_name
 from kvdesk.backend.planning.plan_event import Compared, GrowthPriced
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ContextFacts, StopReason

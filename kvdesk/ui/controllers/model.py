@@ -109,8 +109,13 @@ class ModelController(QObject):
             is_risky=True,
             answer=choice.settings,
         )
+        title = (
+            self.tr("{0} runs slowly as set")
+            if plan.verdict.kind == "runs-slowly"
+            else self.tr("{0} does not fit as set")
+        )
         self._card.show_choices(
-            self.tr("{0} does not fit as set").format(choice.file.name if choice.file else ""),
+            title.format(choice.file.name if choice.file else ""),
             plan.verdict.sentence,
             (*choices_of(plan.options), anyway),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kvdesk.backend.planning.plan import domain_name
+from kvdesk.backend.planning.device_plan import domain_name
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, KvState
 from kvdesk.backend.system.samples import DomainReading
 

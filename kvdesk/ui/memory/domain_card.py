@@ -11,7 +11,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
-from kvdesk.backend.planning.plan import alarm
+from kvdesk.backend.planning.verdict import alarm
 from kvdesk.backend.protocol.facts import Buffer
 from kvdesk.backend.system.samples import DomainReading, Sample
 from kvdesk.ui.memory.composition import LAYERS, Parts, room_under_line, split

@@ -22,8 +22,9 @@ from PySide6.QtWidgets import (
 
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.calibration import Comparison
+from kvdesk.backend.planning.device_plan import DevicePlan
 from kvdesk.backend.planning.explain import why
-from kvdesk.backend.planning.plan import DevicePlan, MemoryPlan
+from kvdesk.backend.planning.plan import MemoryPlan
 from kvdesk.sizes import MIB
 from kvdesk.ui.memory.plan_tree import Group, PlanTree, Row
 from kvdesk.ui.widgets.numbers import (

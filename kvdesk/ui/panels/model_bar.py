@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from kvdesk.backend.planning.plan import alarm
+from kvdesk.backend.planning.verdict import alarm
 from kvdesk.backend.protocol.facts import ContextFacts, KvState
 from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.memory.composition import room_under_line

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kvdesk.backend.planning.device_plan import Overhead
 from kvdesk.backend.planning.explain import formula_bytes, formula_words, kv_facts, why
-from kvdesk.backend.planning.plan import Overhead, make_plan
+from kvdesk.backend.planning.plan import make_plan
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
 from tests.plan_samples import MIB, footprint, model_file, ram, settings
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from kvdesk.backend.planning import options
-from kvdesk.backend.planning.plan import MemoryPlan, Overhead, make_plan, with_max_n_ctx
+from kvdesk.backend.planning.device_plan import Overhead
+from kvdesk.backend.planning.plan import MemoryPlan, make_plan, with_max_n_ctx
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.samples import DomainReading
 from kvdesk.errors import SettingsError

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kvdesk.backend.planning.plan import Overhead, growth_cost, make_plan, with_max_n_ctx
+from kvdesk.backend.planning.device_plan import Overhead
+from kvdesk.backend.planning.plan import growth_cost, make_plan, with_disk_speed, with_max_n_ctx
 from kvdesk.backend.planning.pricer import held_by
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
 from kvdesk.backend.system.nvml import GpuReading
@@ -53,8 +54,11 @@ def test_what_the_engine_holds_already_raises_the_ceiling() -> None:
         (8 * GIB, 32768, "fits", "", "Fits, 5.9 GiB under the line"),
         (2 * GIB + 800 * MIB, 32768, "fits", "amber", "Fits, 719 MiB under the line"),
         (2 * GIB + 200 * MIB, 8192, "fits", "red", "Fits, 119 MiB under the line"),
-        (2 * GIB, 2048, "fits-up-to", "red", "Fits up to 2,048 tokens"),
-        (1 * GIB, None, "does-not-fit", "red", "Does not fit by 1.1 GiB"),
+        (2 * GIB, 2048, "runs-slowly", "amber", "Runs slowly: 81 MiB of the weights will be read from disk again"),
+        (1 * GIB, None, "does-not-fit", "red", "Does not fit by 81 MiB"),
+        (1 * GIB, 256, "fits-up-to", "red", "Fits up to 256 tokens; 81 MiB over the line at 8,192"),
+        (80 * MIB, None, "will-be-killed", "red", "Will be killed: 1 MiB over what there is"),
+        (80 * MIB, 256, "fits-up-to", "red", "Fits up to 256 tokens; at 8,192 the engine will be killed, 1 MiB over"),
     ],
 )
 def test_one_sentence(available: int, longest: int | None, kind: str, alarm: str, words: str) -> None:
@@ -157,3 +161,36 @@ def test_buffers_of_a_host_type_lie_in_ram() -> None:
     mixed = footprint(on_gpu=True)
     plan = make_plan(replace(mixed, buffers=(*mixed.buffers, pinned)), [], NO_OVERHEAD)
     assert plan.devices[0].compute_bytes == 5 * MIB
+
+
+def test_three_questions_of_a_domain() -> None:
+    """1 GiB of mapped weights, 81 MiB that must be held; a mixture reads a quarter of its weights for a token."""
+    (row,) = make_plan(footprint(), [ram(8 * GIB)], NO_OVERHEAD, mapped_read_share=0.25).devices
+    assert row.must_hold_bytes == 81 * MIB
+    assert row.working_set_bytes == 81 * MIB + GIB // 4
+    told = row.to_json_dict()
+    assert (told["must_hold_bytes"], told["working_set_bytes"]) == (row.must_hold_bytes, row.working_set_bytes)
+    card = make_plan(footprint(on_gpu=True), [], NO_OVERHEAD).devices[1]
+    assert card.must_hold_bytes == card.working_set_bytes == card.total_bytes
+
+
+@pytest.mark.parametrize(
+    ("speed", "share", "words"),
+    [
+        (None, 1.0, "again and again"),
+        (162 * MIB, 1.0, "again and again, about 2.0 tokens/s"),
+        (162 * MIB, 0.1, "again and again, about 20 tokens/s"),
+    ],
+)
+def test_a_slow_one_says_how_slow(speed: float | None, share: float, words: str) -> None:
+    plan = make_plan(footprint(), [ram(2 * GIB)], NO_OVERHEAD, mapped_read_share=share)
+    assert with_disk_speed(plan, speed).verdict.sentence.endswith(words)
+    assert with_max_n_ctx(with_disk_speed(plan, speed), 512).verdict.sentence.endswith(
+        f"{words}; up to 512 tokens they stay in memory"
+    )
+
+
+def test_a_device_is_never_killed_it_does_not_fit() -> None:
+    card = DomainReading("CUDA0", "gpu", 8 * GIB, MIB, 0)
+    verdict = make_plan(footprint(on_gpu=True), [ram(8 * GIB), card], NO_OVERHEAD, margin_bytes=0).verdict
+    assert (verdict.kind, verdict.sentence) == ("does-not-fit", "Does not fit by 1.1 GiB on CUDA0")
