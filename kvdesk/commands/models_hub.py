@@ -18,7 +18,7 @@ from kvdesk.errors import HubError, UsageError
 from kvdesk.sizes import format_file_size
 
 if TYPE_CHECKING:
-    from kvdesk.backend.library.hub.downloads import DownloadState
+    from kvdesk.backend.library.hub.download_state import DownloadState
     from kvdesk.backend.library.hub.hub import Hub
     from kvdesk.backend.library.hub.repository import RemoteModel, Repository
     from kvdesk.backend.planning.fit import Fit, Offer
@@ -91,7 +91,8 @@ def info(args: argparse.Namespace) -> int:
 def get(args: argparse.Namespace) -> int:
     """Download a model. Raises HubError with the sentence to print."""
     from kvdesk import paths
-    from kvdesk.backend.library.hub.downloads import DONE, FAILED, Downloads
+    from kvdesk.backend.library.hub.download_state import DONE, FAILED
+    from kvdesk.backend.library.hub.downloads import Downloads
     from kvdesk.backend.library.hub.hub import Hub
 
     hub = Hub()

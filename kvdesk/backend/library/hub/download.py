@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from kvdesk.backend.library.hub.download_state import CHECKING, LOADING, WAITING
 from kvdesk.backend.library.hub.hub import Hub
 from kvdesk.backend.library.hub.repository import RemoteFile, target_path
 from kvdesk.errors import HubError
@@ -26,7 +27,6 @@ from kvdesk.sizes import MIB, format_file_size
 if TYPE_CHECKING:
     import httpx2
 
-WAITING, LOADING, CHECKING = "waiting", "loading", "checking"
 MAX_TRIES = 5
 """Tries in a row that bring no byte before a download is given up."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0

@@ -19,7 +19,8 @@ from threading import RLock, Semaphore, Thread
 from typing import Any, cast
 
 from kvdesk.backend.atomic_file import write_file
-from kvdesk.backend.library.hub.download import LOADING, Download, DownloadStopped, Progress, staging_dir
+from kvdesk.backend.library.hub.download import Download, DownloadStopped, Progress, staging_dir
+from kvdesk.backend.library.hub.download_state import DONE, FAILED, PAUSED, QUEUED, UNDER_WAY, DownloadState
 from kvdesk.backend.library.hub.hub import Hub
 from kvdesk.backend.library.hub.repository import RemoteFile, RemoteModel
 from kvdesk.errors import HubError
@@ -27,36 +28,8 @@ from kvdesk.errors import HubError
 log = logging.getLogger(__name__)
 
 AT_ONCE = 2
-QUEUED, PAUSED, FAILED, DONE = "queued", "paused", "failed", "done"
-UNDER_WAY = frozenset({QUEUED, "waiting", "loading", "checking"})
 _TELL_EVERY_S = 0.25
 _SPEED_OVER_S = 5.0
-
-
-@dataclass(frozen=True)
-class DownloadState:
-    """A download as it may be shown. ``stage`` is one of QUEUED, PAUSED, FAILED, DONE or Progress's.
-
-    ``bytes_per_second`` is of the last seconds, ``seconds_left`` follows from it; both None while they cannot be told.
-    ``error`` says what a person can do about FAILED, ``path`` is where the model is once DONE.
-    """
-
-    key: str
-    name: str
-    repo_id: str
-    stage: str
-    done_bytes: int
-    size_bytes: int
-    bytes_per_second: float | None = None
-    error: str = ""
-    path: str = ""
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Until all bytes are here, at the present speed."""
-        if self.stage != LOADING or not self.bytes_per_second:
-            return None
-        return (self.size_bytes - self.done_bytes) / self.bytes_per_second
 
 
 @dataclass

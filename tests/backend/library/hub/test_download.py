@@ -15,7 +15,8 @@ from filelock import FileLock
 
 from kvdesk.backend.library.find import find_models
 from kvdesk.backend.library.hub import download as download_module
-from kvdesk.backend.library.hub.download import WAITING, Download, DownloadStopped, Progress, staging_dir
+from kvdesk.backend.library.hub.download import Download, DownloadStopped, Progress, staging_dir
+from kvdesk.backend.library.hub.download_state import WAITING
 from kvdesk.backend.library.hub.hub import Hub
 from kvdesk.backend.library.hub.repository import RemoteFile
 from kvdesk.backend.library.places import Place

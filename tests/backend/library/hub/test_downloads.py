@@ -11,7 +11,8 @@ import pytest
 
 from kvdesk.backend.library.hub import downloads as downloads_module
 from kvdesk.backend.library.hub.download import staging_dir
-from kvdesk.backend.library.hub.downloads import DONE, FAILED, PAUSED, QUEUED, Downloads, DownloadState
+from kvdesk.backend.library.hub.download_state import DONE, FAILED, PAUSED, QUEUED, DownloadState
+from kvdesk.backend.library.hub.downloads import Downloads
 from kvdesk.backend.library.hub.hub import Hub
 from kvdesk.backend.library.hub.repository import RemoteFile, RemoteModel
 from kvdesk.errors import HubError
