@@ -86,6 +86,7 @@ MAY_KNOW = {
     "ui.windows": {
         *VALUES,
         "backend.atomic_file",
+        "backend.library",
         "backend.planning",
         "backend.session_log",
         "ui.memory",
@@ -99,12 +100,14 @@ SERVICES = frozenset(
     for name in (
         "engine.engine", "planning.dry_run", "planning.planner", "planning.pricer", "system.machine", "system.monitor",
         "session.session", "session_log.recorder", "session_log.recording", "conversations.snapshots", "conversations.store", "conversations.store_thread",
+        "library.library", "library.hub.downloads",
     )
 )  # fmt: skip
 """Modules of ``backend`` with threads, processes, files or readings of their own."""
 BUILT_ON = {
     "kvdesk.backend.planning.planner": {"kvdesk.backend.planning.pricer"},
     "kvdesk.backend.planning.pricer": {"kvdesk.backend.planning.dry_run", "kvdesk.backend.system.machine"},
+    "kvdesk.backend.library.library": {"kvdesk.backend.library.hub.downloads"},
     "kvdesk.backend.session.session": {"kvdesk.backend.engine.engine", "kvdesk.backend.planning.planner"},
     "kvdesk.backend.session_log.recording": {"kvdesk.backend.session_log.recorder", "kvdesk.backend.system.monitor"},
     "kvdesk.backend.conversations.store_thread": {"kvdesk.backend.conversations.store"},

@@ -39,6 +39,7 @@ from kvdesk.ui.controllers.chat import ChatController
 from kvdesk.ui.controllers.context_profile import ContextProfileController
 from kvdesk.ui.controllers.conversations import ConversationsController
 from kvdesk.ui.controllers.growth import GrowthController
+from kvdesk.ui.controllers.library import LibraryController
 from kvdesk.ui.controllers.memory import MemoryController
 from kvdesk.ui.controllers.model import ModelController
 from kvdesk.ui.controllers.overflow_warning import OverflowWarningController
@@ -140,6 +141,7 @@ class App(QObject):
         self.growth = GrowthController(self.session, window.growth_card, self)
         self.limits = OverflowWarningController(self.session, window.composer, self.chat, self.models, self)
         self.logs = SessionLogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
+        self.library = LibraryController(lambda: self.preferences, self.bridge, window, self.theme)
         self.profiles = ContextProfileController(
             self.session, self.models, self.recording, self.monitor, self.bridge, window, self.theme
         )
@@ -161,7 +163,7 @@ class App(QObject):
         bridge.row_written.connect(self.memory.on_row_written, Qt.ConnectionType.QueuedConnection)
         bridge.room_changed.connect(self.memory.on_room_changed, Qt.ConnectionType.QueuedConnection)
         bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
-        for source in (self.keeper, self.chat, self.models, self.memory, self.logs, self.profiles):
+        for source in (self.keeper, self.chat, self.models, self.memory, self.logs, self.library, self.profiles):
             source.noticed.connect(self._on_noticed)
         self.plans.smaller_priced.connect(
             lambda plan: window.crash_card.show_smaller(plan.n_ctx, plan.total_bytes, plan.fits)
@@ -181,6 +183,9 @@ class App(QObject):
         window.composer.text_files_dropped.connect(self._on_text_files_dropped)
         window.model_bar.open_requested.connect(self._on_open_requested)
         window.open_model_requested.connect(self._on_open_requested)
+        window.library_requested.connect(self.library.show)
+        self.library.open_requested.connect(lambda path: self.models.open(Path(path)))
+        self.library.folders_chosen.connect(lambda folders: self._save_preferences(model_folders=folders))
         window.import_requested.connect(self._on_import_requested)
         window.export_requested.connect(lambda kind: self._on_export_requested(self.chat.conversation.id, kind))
         window.conversation_list.export_requested.connect(self._on_export_requested)
@@ -386,6 +391,7 @@ class App(QObject):
         dress(self._application, self.theme, self.preferences.zoom_percent)
         self.window.set_theme(self.theme)
         self.logs.set_theme(self.theme)
+        self.library.set_theme(self.theme)
         self.profiles.set_theme(self.theme)
 
     def _on_zoom_requested(self, direction: int) -> None:
@@ -426,6 +432,7 @@ class App(QObject):
         preferences.save_values(state, paths.config_dir() / preferences.WINDOW_FILE_NAME)
         self.window.hide()
         self.profiles.close()
+        self.library.close()
         self.engine.shutdown()
         self.planner.stop()
         self.monitor.stop()

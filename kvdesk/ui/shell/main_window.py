@@ -53,6 +53,7 @@ class MainWindow(QMainWindow):
 
     model_dropped = Signal(str)
     open_model_requested = Signal()
+    library_requested = Signal()
     import_requested = Signal()
     export_requested = Signal(str)
     """Export the open conversation as "markdown" or "json"."""

@@ -39,6 +39,7 @@ class Menus(QObject):
         window, menu = self._window, self._menu(self.tr("&File"))
         menu.addAction(window.conversation_list.new_action)
         self._add(menu, self.tr("&Open model..."), "Ctrl+O", window.open_model_requested.emit)
+        self._add(menu, self.tr("&Models..."), "Ctrl+Shift+O", window.library_requested.emit)
         self._add(menu, self.tr("E&ject model"), "", window.model_bar.eject_requested.emit)
         menu.addSeparator()
         self._add(menu, self.tr("&Import conversation..."), "", window.import_requested.emit)

@@ -180,13 +180,11 @@ class Download:
             out.seek(start)
             self._done_bytes += start - have
             received = start
+            is_gguf = file.name.lower().endswith(".gguf")
             for chunk in response.iter_raw():
-                if (
-                    received == 0
-                    and len(chunk) >= 4
-                    and file.name.lower().endswith(".gguf")
-                    and not chunk.startswith(b"GGUF")
-                ):
+                if self.stop.is_set():
+                    raise DownloadStopped
+                if received == 0 and is_gguf and len(chunk) >= 4 and not chunk.startswith(b"GGUF"):
                     raise HubError(
                         f"What came is not {file.name} but something else: a sign-in page of the network, perhaps. "
                         "Nothing was kept."
@@ -198,8 +196,6 @@ class Download:
                 out.flush()  # what is told is on the disk, or on its way there: a kill loses none of it
                 self._done_bytes += len(chunk)
                 self._tell(LOADING)
-                if self.stop.is_set():
-                    raise DownloadStopped
         if received < file.size_bytes:
             raise HubError("The connection to the hub broke off.", is_temporary=True)
 

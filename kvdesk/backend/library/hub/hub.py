@@ -7,6 +7,7 @@ own token, which goes to the hub alone and into no log or sentence.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,7 +32,7 @@ class Hub:
     """One hub. ``endpoint`` is HF_ENDPOINT or else huggingface.co."""
 
     def __init__(self, endpoint: str | None = None) -> None:
-        self._endpoint = endpoint
+        self._endpoint = (endpoint or os.environ.get("HF_ENDPOINT", "")).rstrip("/") or None
 
     def search(self, words: str, *, sort: str = "downloads", limit: int = 30) -> tuple[Repository, ...]:
         """Repositories with GGUF files whose name holds ``words``; ``sort`` is one of SORTS. Raises HubError."""

@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 
 
 def test_a_pause_keeps_what_is_here(fake: FakeHub, hub: Hub, repository: FakeRepository, models_dir: Path) -> None:
-    download = Download(hub, files(hub), models_dir, lambda progress: download.stop.set())
+    download = Download(hub, files(hub), models_dir, lambda progress: download.stop.set())  # after the first bytes
     with pytest.raises(DownloadStopped):
         download.run()
     part = download.part_of(files(hub)[0])

@@ -1,0 +1,198 @@
+"""The model library on screen: its window shows what backend/library tells, and its wishes are done there. UI thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QFileSystemWatcher, QObject, QTimer, QUrl, Signal
+from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import QFileDialog, QWidget
+
+from kvdesk.backend.library.badges import Badges
+from kvdesk.backend.library.hub.download_state import DONE, DownloadState
+from kvdesk.backend.library.hub.repository import RemoteModel
+from kvdesk.backend.library.library import Library
+from kvdesk.backend.library.library_event import (
+    BestFound,
+    EntriesRead,
+    Found,
+    HubFailed,
+    LibraryEvent,
+    Opened,
+    Priced,
+    RemotePriced,
+    ScanEnded,
+)
+from kvdesk.backend.library.places import all_places
+from kvdesk.backend.preferences import Preferences
+from kvdesk.errors import HubError
+from kvdesk.ui.controllers.bridge import Bridge
+from kvdesk.ui.widgets.theme import Theme
+from kvdesk.ui.windows.library_window import LibraryWindow
+
+RESCAN_AFTER_MS = 1000
+"""A folder that changes, changes many times within a second."""
+
+
+class LibraryController(QObject):
+    """Opens the window, and starts the library's threads, when it is asked for the first time."""
+
+    open_requested = Signal(str)
+    """The path of a model to load."""
+    folders_chosen = Signal(tuple)
+    """The person's model folders, to be kept."""
+    noticed = Signal(str, str)
+
+    def __init__(self, preferences: Callable[[], Preferences], bridge: Bridge, owner: QWidget, theme: Theme) -> None:
+        super().__init__(owner)
+        self._preferences = preferences
+        self._bridge = bridge
+        self._owner = owner
+        self._theme = theme
+        self._window: LibraryWindow | None = None
+        self._library: Library | None = None
+        self._watcher = QFileSystemWatcher(self)
+        self._watcher.directoryChanged.connect(lambda _: self._rescan.start())
+        self._rescan = QTimer(self)
+        self._rescan.setSingleShot(True)
+        self._rescan.setInterval(RESCAN_AFTER_MS)
+        self._rescan.timeout.connect(self._scan)
+
+    @property
+    def window(self) -> LibraryWindow | None:
+        """The window, once it was opened."""
+        return self._window
+
+    @property
+    def library(self) -> Library:
+        """The library itself; its threads start with the first question."""
+        if self._library is None:
+            self._library = Library(self._places, self._badges, self._bridge.here(self._on_event))
+        return self._library
+
+    def show(self) -> None:
+        """Bring the window up, with what is on this machine now."""
+        if self._window is None:
+            self._window = self._make_window()
+            for state in self.library.downloads.states:
+                self._window.downloads.show_state(state)
+        self._window.show()
+        self._window.raise_()
+        self._scan()
+
+    def set_theme(self, theme: Theme) -> None:
+        """Take the theme's colours."""
+        self._theme = theme
+        if self._window:
+            self._window.set_theme(theme)
+
+    def close(self) -> None:
+        """End the library's threads; downloads go on at the next start, when they are asked to."""
+        if self._library:
+            self._library.close()
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _make_window(self) -> LibraryWindow:
+        window = LibraryWindow(self._theme, self._owner)
+        local, hub, downloads = window.local, window.hub, window.downloads
+        local.open_requested.connect(self._open)
+        local.reveal_requested.connect(self._on_reveal_requested)
+        local.delete_requested.connect(self._on_delete_requested)
+        local.folder_requested.connect(self._on_folder_requested)
+        local.refresh_requested.connect(lambda: self._scan(anew=True))
+        hub.search_requested.connect(self.library.search)
+        hub.repository_chosen.connect(self.library.look_up)
+        hub.download_requested.connect(self._on_download_requested)
+        downloads.pause_requested.connect(self.library.downloads.pause)
+        downloads.resume_requested.connect(self.library.downloads.resume)
+        downloads.discard_requested.connect(self.library.downloads.discard)
+        downloads.open_requested.connect(self._open)
+        return window
+
+    def _places(self) -> tuple[Any, ...]:
+        return all_places(self._preferences().model_folders)
+
+    def _badges(self) -> Badges:
+        chosen = self._preferences()
+        return Badges(chosen.engine, chosen.margin_bytes)
+
+    def _scan(self, *, anew: bool = False) -> None:
+        self.library.scan(anew=anew)
+
+    def _watch(self, paths: list[str]) -> None:
+        """Look at the folders that models lie in, so that new ones are listed as they come."""
+        missing = sorted({*paths} - {*self._watcher.directories()})
+        if missing:
+            self._watcher.addPaths(missing)
+
+    def _open(self, path: str) -> None:
+        self.open_requested.emit(path)
+        if self._window:
+            self._window.hide()
+
+    def _on_event(self, event: LibraryEvent) -> None:
+        if self._window is None:
+            return
+        local, hub = self._window.local, self._window.hub
+        match event:
+            case EntriesRead(entries, is_first):
+                local.add(entries, is_first=is_first)
+                self._watch([str(Path(entry.path).parent) for entry in entries])
+            case ScanEnded(count):
+                local.show_count(count)
+            case Priced(path, fit):
+                local.show_fit(path, fit)
+            case Found(_, repositories):
+                hub.show_found(repositories)
+            case Opened(repository, chosen):
+                hub.show_repository(repository, chosen)
+            case RemotePriced(repo_id, name, fit):
+                hub.show_fit(repo_id, name, fit)
+            case BestFound(repo_id, name, why):
+                hub.show_best(repo_id, name, why)
+            case HubFailed(sentence):
+                hub.show_problem(sentence)
+            case DownloadState():
+                self._on_download(event)
+
+    def _on_download(self, state: DownloadState) -> None:
+        assert self._window is not None
+        known = {one.key for one in self.library.downloads.states}
+        if state.key in known:  # else it was thrown away meanwhile
+            self._window.downloads.show_state(state)
+        if state.stage == DONE:
+            self._scan()
+
+    def _on_download_requested(self, model: RemoteModel) -> None:
+        try:
+            self.library.downloads.start(model)
+        except HubError as error:
+            if self._window:
+                self._window.hub.show_problem(str(error))
+
+    def _on_reveal_requested(self, path: str) -> None:
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(Path(path).parent)))
+
+    def _on_delete_requested(self, path: str) -> None:
+        def done(result: int | Exception) -> None:
+            if isinstance(result, Exception):
+                self.noticed.emit(str(result), "error")
+            self._scan()
+
+        library = self.library
+        self._bridge.in_background(lambda: library.delete(Path(path)), done)
+
+    def _on_folder_requested(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self._window, self.tr("Add a folder with models"))
+        if folder:
+            self.add_folder(folder)
+
+    def add_folder(self, folder: str) -> None:
+        """Look for models there too, from now on."""
+        folders = self._preferences().model_folders
+        if folder not in folders:
+            self.folders_chosen.emit((*folders, folder))
+        self._scan()
