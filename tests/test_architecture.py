@@ -115,7 +115,7 @@ BUILT_ON = {
 """The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
     r"kvdesk\.(errors|sizes)"
-    r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\.(template|thinking)|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
+    r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\.(chat_format|reply_reader|template|thinking)|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
     r"|system\.diagnosis\.(acceleration|finding)|engine\.(crash_report|engine_event)|session\.state|conversations\.(conversation|file_format)"
     r"|planning\.(cost_curve|estimate|explain|headroom_watch|options|plan|plan_event|device_plan|verdict))"
 )

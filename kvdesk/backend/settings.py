@@ -25,6 +25,7 @@ BITS_PER_VALUE: Mapping[str, float] = {name: BY_NAME[name].bits_per_value for na
 
 FLASH_ATTN: tuple[str, ...] = ("auto", "on", "off")
 ALLOCATIONS: tuple[str, ...] = ("grow", "reserve")
+THINKING: tuple[str, ...] = ("auto", "on", "off")
 OVERFLOWS: tuple[str, ...] = ("ask", "stop", "truncate-middle", "rolling")
 
 AUTOMATIC_MARGIN = -128 * MIB
@@ -92,7 +93,13 @@ class ModelSettings(Values):
         metadata=_meta("CPU Repacking", "Keep repacked copies of weights that this CPU computes faster with."),
     )
     rpc_servers: tuple[str, ...] = field(
-        default=(), metadata=_meta("Network Workers", "llama.cpp RPC workers as host:port, each a device of its own.")
+        default=(),
+        metadata=_meta(
+            "Network Workers",
+            "llama.cpp RPC workers as host:port, each a device of its own.",
+            metavar="HOST:PORT",
+            flag_help="use a network worker; may be repeated",
+        ),
     )
 
 
@@ -166,7 +173,16 @@ class ContextSettings(Values):
 
 @dataclass(frozen=True)
 class SamplingSettings(Values):
-    """How the next token is chosen."""
+    """How a reply comes about: whether the model thinks first, how the next token is chosen, what ends it."""
+
+    thinking: str = field(
+        default="auto",
+        metadata=_meta(
+            "Thinking",
+            "Whether the model thinks before it answers; auto is as its template has it.",
+            choices=THINKING,
+        ),
+    )
 
     temperature: float = field(
         default=0.8,
@@ -211,6 +227,15 @@ class SamplingSettings(Values):
         default=1024,
         metadata=_meta(
             "Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0, minimum_means="no limit", step=64
+        ),
+    )
+    stop: tuple[str, ...] = field(
+        default=(),
+        metadata=_meta(
+            "Stop Strings",
+            "The answer ends before any of these; parted by commas. In thoughts they are text.",
+            metavar="TEXT",
+            flag_help="end the answer before this text; may be repeated",
         ),
     )
 

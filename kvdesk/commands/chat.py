@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", default="", help="system prompt")
     add_flags(parser, "n_ctx", "type_k", "type_v", "flash_attn", "n_gpu_layers", "n_threads", "n_batch", "n_ubatch")
     add_flags(parser, "swa_full", "n_seq_max", "use_mmap", "allocation", "initial_ctx", "rpc_servers")
-    add_flags(parser, "max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
+    add_flags(
+        parser, "thinking", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed", "stop"
+    )
     parser.add_argument("--overflow", choices=OVERFLOWS, default="stop", help="what to do when the context is full")
     parser.add_argument("--snapshot-dir", type=Path, help="keep the conversation's KV cache here between runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the text")

@@ -32,6 +32,7 @@ FLAGS: Mapping[str, str] = {
     "allocation": "--allocation",
     "initial_ctx": "--initial-ctx",
     "rpc_servers": "--rpc",
+    "thinking": "--thinking",
     "max_tokens": "--max-tokens",
     "temperature": "--temperature",
     "top_k": "--top-k",
@@ -39,6 +40,7 @@ FLAGS: Mapping[str, str] = {
     "min_p": "--min-p",
     "repeat_penalty": "--repeat-penalty",
     "seed": "--seed",
+    "stop": "--stop",
 }
 """Setting -> its flag."""
 
@@ -62,8 +64,8 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
                 FLAGS[name],
                 dest=name,
                 action="append",
-                metavar="HOST:PORT",
-                help="use a network worker; may be repeated",
+                metavar=field.metadata["metavar"],
+                help=field.metadata["flag_help"],
             )
         elif "choices" in field.metadata:
             parser.add_argument(FLAGS[name], dest=name, choices=field.metadata["choices"], help=words)

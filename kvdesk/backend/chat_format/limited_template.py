@@ -15,6 +15,7 @@ from multiprocessing.context import SpawnProcess
 
 import psutil
 
+from kvdesk.backend.chat_format.chat_format import ChatFormat
 from kvdesk.backend.processes import template_process as child
 from kvdesk.backend.protocol.facts import ChatTurn
 from kvdesk.sizes import format_bytes
@@ -38,7 +39,7 @@ class TemplateBeyondLimit(TemplateRefused):
 
 
 class LimitedTemplate:
-    """Renders turns as ChatTemplate does. The process ends by itself when it is not needed, and comes back when it is."""
+    """Renders turns as ChatTemplate does; ``format`` is what was learned of it. The process ends by itself when it is not needed, and comes back when it is."""
 
     def __init__(self, source: str, bos_token: str, eos_token: str, idle_s: float = child.IDLE_S) -> None:
         """Try the template out. Raises TemplateRefused; ``bos_token`` and ``eos_token`` are texts."""
@@ -47,11 +48,11 @@ class LimitedTemplate:
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         with self._lock:
-            self._start()
+            self.format = ChatFormat.from_json(self._start())
 
-    def render(self, turns: Sequence[ChatTurn]) -> str:
+    def render(self, turns: Sequence[ChatTurn], thinking: str = "auto") -> str:
         """The prompt for the next reply. Raises TemplateRefused, also where a system prompt would be left out."""
-        wanted = child.request(turns)
+        wanted = child.request(turns, thinking)
         with self._lock:
             answer = self._ask(wanted) if self._connection else None
             if answer is None:
@@ -64,7 +65,7 @@ class LimitedTemplate:
         with self._lock:
             self._end()
 
-    def _start(self) -> None:
+    def _start(self) -> str:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
@@ -74,7 +75,7 @@ class LimitedTemplate:
         self._process.start()
         theirs.close()
         try:
-            _told(self._answer() or child.REFUSED + b"its process ended")
+            return _told(self._answer() or child.REFUSED + b"its process ended")
         except TemplateRefused:
             self._end()
             raise

@@ -63,6 +63,10 @@ class Marks:
         return next((pair for pair in self.pairs if end.endswith(pair[0])), None)
 
 
+NO_MARKS = Marks()
+"""Of a model without a template."""
+
+
 def marks_in(template: str) -> Marks:
     """The marks that the source of a chat template, with what it renders, shows. ``<think>`` counts for every model: fine
     tunes use it whatever template they were given."""

@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kvdesk.backend.chat_format.chat_format import ChatFormat
 from kvdesk.backend.chat_format.limited_template import LimitedTemplate, TemplateBeyondLimit, TemplateRefused
-from kvdesk.backend.chat_format.thinking import Marks, ThinkingSplitter, as_written, marks_in
+from kvdesk.backend.chat_format.thinking import ThinkingSplitter, as_written
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.facts import ChatTurn
@@ -23,25 +24,29 @@ _MARKS = re.compile("(\ue000[0-9]+\ue001)")
 
 
 class Prompt:
-    """Renders turns for one model. ``stops`` are strings that end a reply, ``problem`` why a template is not used."""
+    """Renders turns for one model.
+
+    ``format`` is what was learned of its template, ``problem`` why the template is not used; a reply ends at one of
+    ``end_tokens`` or at one of the strings ``ends``, outside of thoughts.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._template: LimitedTemplate | None = None
         self.problem = ""
-        self.marks = Marks()
+        self.format = ChatFormat()
         self._wants_bos = bool(lib.llama_vocab_get_add_bos(model.vocab)) and lib.llama_vocab_bos(model.vocab) >= 0
         source = model.chat_template()
         if source:
-            self.marks = marks_in(source)
             self._use_template(source)
         self.mark_tokens = self._mark_tokens()
         self.is_dialogue = self._template is None
-        self.stops: tuple[str, ...] = ("\nUser:", "\nAssistant:", "\nSystem:") if self.is_dialogue else ()
+        self.end_tokens, self.ends = self._find_ends()
 
     def _use_template(self, source: str) -> None:
         try:
             self._template = LimitedTemplate(source, self._special("bos"), self._special("eos"))
+            self.format = self._template.format
             self._template.close()  # what it takes is free again before memory is measured
         except TemplateRefused as error:
             self.problem = f"The model's chat template cannot be used ({error}); a plain dialogue is used instead."
@@ -49,10 +54,19 @@ class Prompt:
     def _mark_tokens(self) -> frozenset[int]:
         """Control tokens that are, or belong to, a mark around thoughts: the splitter is shown them, no other ones."""
         found: set[int] = set()
-        for mark in self.marks.all():
+        for mark in self.format.marks.all():
             tokens = self._model.tokenize(mark, parse_special=True)
             found.update(token for token in tokens if self._model.is_control(token))
         return frozenset(found)
+
+    def _find_ends(self) -> tuple[frozenset[int], tuple[str, ...]]:
+        """What ends a reply beside the vocabulary's own end tokens: tokens, and strings where the mark is no token."""
+        ends = ("\nUser:", "\nAssistant:", "\nSystem:") if self.is_dialogue else self.format.ends
+        spelled = {end: self._model.tokenize(end, parse_special=True) for end in ends}
+        tokens = frozenset(
+            found[0] for found in spelled.values() if len(found) == 1 and self._model.is_control(found[0])
+        )
+        return tokens, tuple(end for end, found in spelled.items() if not (len(found) == 1 and found[0] in tokens))
 
     def _special(self, which: str) -> str:
         token = lib.llama_vocab_bos(self._model.vocab) if which == "bos" else lib.llama_vocab_eos(self._model.vocab)
@@ -63,16 +77,16 @@ class Prompt:
         if self._template:
             self._template.close()
 
-    def tokens(self, turns: Sequence[ChatTurn], *, continue_last: bool = False) -> list[int]:
-        """The prompt for the next reply, or for going on with the last turn's when ``continue_last``.
+    def tokens(self, turns: Sequence[ChatTurn], *, thinking: str = "auto") -> list[int]:
+        """The prompt for the next reply. ``thinking`` is one of settings.THINKING.
 
         Raises EngineError when the template refuses this order of turns.
         """
-        text, contents, _ = self.text(turns, continue_last=continue_last)
+        text, contents, _ = self.text(turns, thinking=thinking)
         return self.tokenize(text, contents)
 
     def text(
-        self, turns: Sequence[ChatTurn], *, continue_last: bool = False, held: str = ""
+        self, turns: Sequence[ChatTurn], *, continue_last: bool = False, held: str = "", thinking: str = "auto"
     ) -> tuple[str, dict[str, str], ThinkingSplitter]:
         """The prompt as text without the start token, what each mark in it stands for (contents that hold special tokens as
         text), and a splitter for the reply that follows. ``held`` is the text that the cells hold: a reply that is gone on
@@ -89,14 +103,17 @@ class Prompt:
         turns = list(turns)
         last = turns.pop() if continue_last and turns and turns[-1].role == "assistant" else ChatTurn("assistant", "")
         messages = [ChatTurn(t.role, marked(t.content), marked(t.thought)) for t in turns]
-        rendered = (
-            self._render_dialogue(messages) if self._template is None else self._render_chat(self._template, messages)
-        )
+        if self._template:
+            rendered = self._render_chat(self._template, messages, thinking)
+        else:
+            rendered = self._render_dialogue(messages)
         if self._wants_bos:
             rendered = rendered.removeprefix(self._special("bos"))
-        opened = self.marks.opened_in(rendered)
-        written = as_written(last.thought, last.content, self.marks, opened)
-        splitter = ThinkingSplitter(self.marks, opened)
+        opened = self.format.marks.opened_in(rendered)
+        if opened and thinking == "off":  # a template that has no switch
+            rendered, opened = f"{rendered.rstrip()}\n\n{opened[1]}\n\n", None
+        written = as_written(last.thought, last.content, self.format.marks, opened)
+        splitter = ThinkingSplitter(self.format.marks, opened)
         if (
             written
             and not contents
@@ -113,7 +130,7 @@ class Prompt:
 
     def _is_reply(self, written: str, opened: tuple[str, str] | None, reply: ChatTurn) -> bool:
         """Whether ``written`` is ``reply`` as the model wrote it."""
-        splitter = ThinkingSplitter(self.marks, opened)
+        splitter = ThinkingSplitter(self.format.marks, opened)
         pieces = splitter.feed(written) + splitter.finish()
         thought, answer = (
             "".join(text for text, is_thinking in pieces if is_thinking is which) for which in (True, False)
@@ -142,14 +159,14 @@ class Prompt:
         ]
         return "\n".join([*lines, "Assistant:"])
 
-    def _render_chat(self, template: LimitedTemplate, turns: Sequence[ChatTurn]) -> str:
+    def _render_chat(self, template: LimitedTemplate, turns: Sequence[ChatTurn], thinking: str) -> str:
         try:
             try:
-                return template.render(turns)
+                return template.render(turns, thinking)
             except TemplateBeyondLimit:
                 raise
             except TemplateRefused:  # many templates know no system role: try once more without one
-                return template.render(_without_system(turns))
+                return template.render(_without_system(turns), thinking)
         except TemplateRefused as error:
             raise EngineError(f"The model's chat template refuses this conversation: {error}.") from error
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections.abc import Callable, Sequence
 
-from kvdesk.backend.chat_format.thinking import Marks, ThinkingSplitter
+from kvdesk.backend.chat_format.reply_reader import ReplyReader
+from kvdesk.backend.chat_format.thinking import NO_MARKS, ThinkingSplitter
 from kvdesk.backend.llama.kv.conversation_cells import (
     Cancelled,
     ContextFull,
@@ -39,38 +39,6 @@ FORGETTING = ("truncate-middle", "rolling")
 """Overflow policies that make room by forgetting."""
 
 
-class TextCutter:
-    """Turns token bytes into text: joins characters split over tokens, holds back what may become a stop string."""
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
-        self.stopped = False
-
-    def feed(self, piece: bytes) -> str:
-        """Text that is certain now; sets ``stopped`` when a stop string is complete (it is not part of the text)."""
-        return self._cut(self._held + self._decoder.decode(piece))
-
-    def finish(self) -> str:
-        """What was held back and never became a stop string."""
-        text = "" if self.stopped else self._held + self._decoder.decode(b"", final=True)
-        self._held = ""
-        return text
-
-    def _cut(self, text: str) -> str:
-        self._held = ""
-        found = [text.index(stop) for stop in self._stops if stop in text]
-        if found:
-            self.stopped = True
-            return text[: min(found)]
-        keep = max((n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
-        if keep:
-            self._held = text[-keep:]
-            return text[:-keep]
-        return text
-
-
 class Turn:
     """Runs one Generate command. ``send`` takes events, ``ask`` decides on growth."""
 
@@ -98,7 +66,7 @@ class Turn:
         self._prompt_text = ""
         self._thought: list[str] = []
         self._thinking_tokens = 0
-        self._splitter = ThinkingSplitter(Marks())
+        self._splitter = ThinkingSplitter(NO_MARKS)
         """Tells thoughts from the answer; of this prompt once there is one."""
 
     def run(self) -> None:
@@ -212,7 +180,10 @@ class Turn:
         """The prompt's tokens; where its text goes on from what the cells hold, those very tokens and then the rest."""
         session = self._session
         text, contents, self._splitter = self._prompt.text(
-            turns, continue_last=self._request.continue_last, held=session.text or ""
+            turns,
+            continue_last=self._request.continue_last,
+            held=session.text or "",
+            thinking=self._request.sampling.thinking,
         )
         self._prompt_text = "" if contents else text
         if session.text and not contents and text.startswith(session.text):
@@ -224,7 +195,10 @@ class Turn:
     def _kept_prefix(self, turns: Sequence[ChatTurn], tokens: Sequence[int]) -> int:
         """Tokens at the front that are never forgotten: the system prompt with what the template puts around it."""
         system = [t for t in turns if t.role == "system"]
-        one, other = (self._prompt.tokens([*system, ChatTurn("user", text)]) for text in "12")
+        one, other = (
+            self._prompt.tokens([*system, ChatTurn("user", text)], thinking=self._request.sampling.thinking)
+            for text in "12"
+        )
         return min(common_prefix(one, other), common_prefix(one, tokens))
 
     # --- the reply ----------------------------------------------------------------------------------------------
@@ -232,8 +206,9 @@ class Turn:
     def _generate(self) -> StopReason:
         session, model = self._session, self._session.model
         sampling, abort = self._request.sampling, session.abort
-        cutter = TextCutter(self._prompt.stops)
-        strip = self._prompt.is_dialogue and not self._request.continue_last
+        prompt = self._prompt
+        strips = prompt.is_dialogue and not self._request.continue_last
+        reader = ReplyReader(self._splitter, prompt.ends, sampling.stop, strips=strips)
         sampler = Sampler(sampling, model.n_vocab)
         try:
             for token in session.tokens[-sampling.repeat_last_n :] if sampling.repeat_last_n else ():
@@ -243,15 +218,11 @@ class Turn:
                 self._completion += 1
                 if self._first_token is None:
                     self._first_token = time.monotonic()
-                if model.is_end(token):
+                if model.is_end(token) or (token in prompt.end_tokens and not reader.is_thinking):
                     return StopReason.EOS
-                text = cutter.feed(model.piece(token, special=token in self._prompt.mark_tokens))
-                if strip and text:
-                    text = text.lstrip()
-                    strip = not text
-                self._say(text)
-                if cutter.stopped:
-                    return StopReason.STOP_STRING
+                self._say(reader.feed(model.piece(token, special=token in prompt.mark_tokens)), reader.is_thinking)
+                if reader.ended_by:
+                    return StopReason.STOP_STRING if reader.was_stopped else StopReason.EOS
                 if abort.is_set():
                     return StopReason.CANCELLED
                 self._feed(token)
@@ -261,8 +232,7 @@ class Turn:
         except Cancelled:
             return StopReason.CANCELLED
         finally:
-            self._split(cutter.finish().lstrip() if strip else cutter.finish())
-            self._sort(self._splitter.finish())
+            self._sort(reader.finish())
             sampler.close()
 
     def _feed(self, token: int) -> None:
@@ -277,16 +247,13 @@ class Turn:
             self._send(Forgot(self._request.request_id, 0, forgotten))
             session.feed_one(token, self._ask)
 
-    def _split(self, text: str) -> None:
-        self._sort(self._splitter.feed(text))
-
     def _sort(self, pieces: Sequence[tuple[str, bool]]) -> None:
         for piece, is_thinking in pieces:
             (self._thought if is_thinking else self._text).append(piece)
 
-    def _say(self, text: str) -> None:
-        self._split(text)
-        self._thinking_tokens += self._splitter.is_thinking
+    def _say(self, pieces: Sequence[tuple[str, bool]], is_thinking: bool) -> None:
+        self._sort(pieces)
+        self._thinking_tokens += is_thinking
         now = time.monotonic()
         if now - self._flushed >= FLUSH_S:
             self._flushed = now

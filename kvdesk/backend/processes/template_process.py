@@ -34,27 +34,29 @@ TEXT, REFUSED, BEYOND_LIMIT = b"t", b"r", b"l"
 
 
 def template_main(connection: Connection, source: str, bos_token: str, eos_token: str, idle_s: float) -> None:
-    """Entry of the process: one answer to the template itself, and one to each request, a JSON list of turns."""
+    """Entry of the process: first what was learned of the template (ChatFormat), then an answer to each request."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_memory()
     template: list[ChatTemplate] = []
 
     def read() -> str:
+        from kvdesk.backend.chat_format.chat_format import learn
         from kvdesk.backend.chat_format.template import ChatTemplate
 
         template.append(ChatTemplate(source, bos_token, eos_token))
-        return ""
+        return learn(template[0]).to_json()
 
     with contextlib.suppress(EOFError, OSError):  # nobody waits for an answer any more
         connection.send_bytes(_answer(read))
         while template and connection.poll(idle_s):
-            turns = [ChatTurn(*turn) for turn in json.loads(connection.recv_bytes())]
-            connection.send_bytes(_answer(lambda turns=turns: template[0].render(turns)))
+            asked, thinking = json.loads(connection.recv_bytes())
+            turns = [ChatTurn(*turn) for turn in asked]
+            connection.send_bytes(_answer(lambda turns=turns, thinking=thinking: template[0].render(turns, thinking)))
 
 
-def request(turns: Sequence[ChatTurn]) -> bytes:
-    """``turns`` as they are asked for."""
-    return json.dumps([(turn.role, turn.content, turn.thought) for turn in turns]).encode()
+def request(turns: Sequence[ChatTurn], thinking: str) -> bytes:
+    """What ChatTemplate.render takes, as it is asked for."""
+    return json.dumps([[(turn.role, turn.content, turn.thought) for turn in turns], thinking]).encode()
 
 
 def _limit_memory() -> None:

@@ -6,11 +6,15 @@ import dataclasses
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QPushButton, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QPlainTextEdit, QPushButton, QWidget
 
 from kvdesk.backend.settings import OVERFLOWS, SamplingSettings
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
 from kvdesk.ui.widgets.theme import DARK, LIGHT
+
+KEYS = {"thinking": Qt.Key.Key_Down, "stop": Qt.Key.Key_Return}
+CHANGED = {"thinking": "on", "stop": ("END",)}
+"""What these come to be; numbers grow."""
 
 
 @pytest.fixture
@@ -55,14 +59,14 @@ def test_it_shows_a_conversation_and_says_nothing(panel):
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(SamplingSettings)])
 def test_every_setting_can_be_changed(panel, qtbot, field):
-    panel.show_conversation(SamplingSettings(repeat_penalty=1.1), "", "ask")
+    before = SamplingSettings(repeat_penalty=1.1)
+    panel.show_conversation(before, "", "ask")
     heard = listen(panel.changed)
-    qtbot.keyClick(editor(panel, field), Qt.Key.Key_Up)
+    qtbot.keyClicks(editor(panel, field), "END" if isinstance(editor(panel, field), QLineEdit) else "")
+    qtbot.keyClick(editor(panel, field), KEYS.get(field, Qt.Key.Key_Up))
     (value,) = heard
-    assert getattr(value, field) > getattr(SamplingSettings(repeat_penalty=1.1), field)
-    assert dataclasses.replace(
-        value, **{field: getattr(SamplingSettings(repeat_penalty=1.1), field)}
-    ) == SamplingSettings(repeat_penalty=1.1)
+    assert getattr(value, field) == CHANGED.get(field) or getattr(value, field) > getattr(before, field)
+    assert dataclasses.replace(value, **{field: getattr(before, field)}) == before
 
 
 def test_reset_goes_back_to_the_defaults_of_new_conversations(panel, qtbot):
