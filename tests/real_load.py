@@ -12,8 +12,7 @@ import sys
 import llama_cpp.llama_cpp as lib
 
 from kvdesk.backend.llama import library
-from kvdesk.backend.llama.model import model_params
-from kvdesk.backend.llama.params import context_params
+from kvdesk.backend.llama.params import context_params, model_params
 from kvdesk.backend.llama.sizing import memory_breakdown
 from kvdesk.backend.settings import EngineSettings
 

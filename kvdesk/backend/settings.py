@@ -81,7 +81,18 @@ class ModelSettings(Values):
         default=-1,
         metadata=_meta(
             "GPU Offload",
-            "Layers held by the GPU, counted from the output; -1 is all.",
+            "Layers held by the GPU, counted from the output; -1 is all, 0 leaves the GPU alone altogether.",
+            unit="layers",
+            minimum=-1,
+            minimum_means="all",
+        ),
+    )
+    n_cpu_moe: int = field(
+        default=0,
+        metadata=_meta(
+            "Experts in RAM",
+            "Layers of a mixture of experts whose experts stay in RAM, counted from the first; -1 is all. The rest of "
+            "such a layer stays on the GPU, and only a few experts are read for each token.",
             unit="layers",
             minimum=-1,
             minimum_means="all",
@@ -130,6 +141,10 @@ class ContextSettings(Values):
     flash_attn: str = field(
         default="auto",
         metadata=_meta("Flash Attention", "Fused attention; auto lets llama.cpp decide.", choices=FLASH_ATTN),
+    )
+    offload_kqv: bool = field(
+        default=True,
+        metadata=_meta("KV Cache on the GPU", "Keep the cache of the GPU's layers there; off keeps all of it in RAM."),
     )
     n_batch: int = field(
         default=2048,

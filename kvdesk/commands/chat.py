@@ -38,7 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a GGUF file (of a split model: its first part)")
     parser.add_argument("-p", "--prompt", action="append", required=True, help="a message; several make several turns")
     parser.add_argument("--system", default="", help="system prompt")
-    add_flags(parser, "n_ctx", "type_k", "type_v", "flash_attn", "n_gpu_layers", "n_threads", "n_batch", "n_ubatch")
+    add_flags(
+        parser,
+        "n_ctx",
+        "type_k",
+        "type_v",
+        "flash_attn",
+        "n_gpu_layers",
+        "n_cpu_moe",
+        "offload_kqv",
+        "n_threads",
+        "n_batch",
+        "n_ubatch",
+    )
     add_flags(parser, "swa_full", "n_seq_max", "use_mmap", "allocation", "initial_ctx", "rpc_servers")
     add_flags(
         parser, "thinking", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed", "stop"

@@ -23,6 +23,8 @@ FLAGS: Mapping[str, str] = {
     "type_v": "--cache-type-v",
     "flash_attn": "--flash-attn",
     "n_gpu_layers": "--gpu-layers",
+    "n_cpu_moe": "--n-cpu-moe",
+    "offload_kqv": "--no-kv-offload",
     "n_threads": "--threads",
     "n_batch": "--batch",
     "n_ubatch": "--ubatch",

@@ -30,7 +30,19 @@ CURVE_TYPES = ("f16", "q8_0", "q4_0")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags; defaults are those of backend/settings.py."""
     parser.add_argument("model", type=Path, help="a GGUF file, or its header alone (of a split model: its first part)")
-    add_flags(parser, "n_ctx", "type_k", "type_v", "flash_attn", "n_gpu_layers", "n_batch", "n_ubatch", "swa_full")
+    add_flags(
+        parser,
+        "n_ctx",
+        "type_k",
+        "type_v",
+        "flash_attn",
+        "n_gpu_layers",
+        "n_cpu_moe",
+        "offload_kqv",
+        "n_batch",
+        "n_ubatch",
+        "swa_full",
+    )
     add_flags(parser, "n_seq_max", "use_mmap", "rpc_servers")
     parser.add_argument(
         "--margin",

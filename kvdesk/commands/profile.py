@@ -35,7 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--types", default="f16,q8_0,q4_0", help="cache types, or K/V pairs: f16,q8_0/f16")
     parser.add_argument("--max-ctx", type=int, default=0, help="longest context in tokens; 0 is the model's own")
     parser.add_argument("--point-seconds", type=float, default=POINT_S, help="longest time to fill one context")
-    add_flags(parser, "flash_attn", "n_gpu_layers", "n_threads", "n_batch", "n_ubatch", "rpc_servers")
+    add_flags(
+        parser,
+        "flash_attn",
+        "n_gpu_layers",
+        "n_cpu_moe",
+        "offload_kqv",
+        "n_threads",
+        "n_batch",
+        "n_ubatch",
+        "rpc_servers",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the points as CSV too")
 

@@ -18,6 +18,7 @@ from kvdesk.backend.gguf.model_file import read_model_file
 from kvdesk.backend.planning.dry_run import DryRun
 from kvdesk.backend.planning.estimate import estimate
 from kvdesk.backend.protocol.facts import BufferKind
+from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.errors import PlanError
 from tests.plan_reality import REPOSITORY, RealLoads, differences
@@ -114,6 +115,63 @@ def test_layers_split_between_the_cpu_and_a_network_worker(
     assert differences(real, planned) == []
     assert bool(planned.bytes_on("RPC0", BufferKind.WEIGHTS)) is (n_gpu_layers != 0)
     assert bool(planned.bytes_on("CPU", BufferKind.KV)) is (n_gpu_layers != -1)
+
+
+def ask_both(path: Path, settings: EngineSettings) -> Footprint:
+    """The plan for ``settings``, after a real load that allocated exactly that."""
+    with RealLoads() as loads:
+        real = loads.load(path, settings)
+    assert "error" not in real, real
+    with DryRun(read_model_file(path)) as dry_run:
+        planned = dry_run.ask(settings)
+    assert differences(real, planned) == []
+    return planned
+
+
+@pytest.mark.parametrize(("architecture", "use_mmap"), [("qwen3moe", True), ("deepseek2", False)])
+def test_experts_in_ram_are_weights_that_leave_the_device(
+    architecture: str, use_mmap: bool, folder: Path, worker: str
+) -> None:
+    path, context = write_tiny(architecture, folder), ContextSettings(n_ctx=1024)
+    model = replace(MAPPED, rpc_servers=(worker,), use_mmap=use_mmap)
+    sizes = [
+        ask_both(path, EngineSettings(replace(model, n_cpu_moe=n), context)).bytes_on("RPC0", BufferKind.WEIGHTS)
+        for n in (0, 1, -1)
+    ]
+    of_the_first, of_the_others = sizes[0] - sizes[1], sizes[1] - sizes[2]
+    assert of_the_others > 0
+    assert (of_the_first > 0) is (architecture != "deepseek2")  # whose first layer has no experts
+    assert sizes[2] > 0
+
+
+@pytest.mark.parametrize("architecture", ["gemma3", "qwen3moe", "jamba"])
+def test_the_cache_of_layers_on_a_device_may_stay_in_ram(architecture: str, folder: Path, worker: str) -> None:
+    model = replace(MAPPED, rpc_servers=(worker,))
+    settings = EngineSettings(model, ContextSettings(n_ctx=1024, offload_kqv=False))
+    planned = ask_both(write_tiny(architecture, folder), settings)
+    assert planned.bytes_on("RPC0", BufferKind.KV) == 0
+    assert planned.bytes_on("CPU", BufferKind.KV) > 0
+    assert planned.bytes_on("RPC0", BufferKind.WEIGHTS) > 0
+
+
+def test_a_hybrid_with_its_cache_in_ram_is_planned_too_large_at_most_and_said_so(folder: Path, worker: str) -> None:
+    path = write_tiny("lfm2", folder)
+    settings = EngineSettings(replace(MAPPED, rpc_servers=(worker,)), ContextSettings(n_ctx=1024, offload_kqv=False))
+    with RealLoads() as loads:
+        real = loads.load(path, settings)
+    with DryRun(read_model_file(path)) as dry_run:
+        planned = dry_run.ask(settings)
+    assert all("'compute'" in difference for difference in differences(real, planned))
+    allocated = sum(share[4] for share in real["shares"] if share[1] == "RPC0")
+    assert planned.bytes_on("RPC0", BufferKind.COMPUTE) >= allocated > 0
+    assert any("larger" in warning for warning in planned.warnings)
+
+
+def test_no_layers_on_a_device_is_nothing_at_all_there(folder: Path, worker: str) -> None:
+    """Not even a buffer to compute long prompts in."""
+    model = replace(MAPPED, n_gpu_layers=0, rpc_servers=(worker,))
+    planned = ask_both(write_tiny("llama", folder), EngineSettings(model, ContextSettings(n_ctx=1024)))
+    assert {buffer.device for buffer in planned.buffers} == {"CPU"}
 
 
 def test_a_worker_in_use_is_planned_without_asking_it(folder: Path, worker: str) -> None:

@@ -79,6 +79,8 @@ _reg_by_name = _declare("ggml_backend_reg_by_name", _pointer, ctypes.c_char_p)
 _reg_proc = _declare("ggml_backend_reg_get_proc_address", _pointer, _pointer, ctypes.c_char_p)
 _buft_name = _declare("ggml_backend_buft_name", ctypes.c_char_p, _pointer)
 _register = _declare("ggml_backend_register", None, _pointer)
+cpu_buffer_type = _declare("ggml_backend_cpu_buffer_type", _pointer)
+"""() -> ggml's buffer type of plain RAM."""
 
 
 class Log:

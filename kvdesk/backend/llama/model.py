@@ -9,20 +9,17 @@ import ctypes
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from kvdesk.backend.gguf.header import Tensor
 from kvdesk.backend.gguf.positions import ALL_ALIKE, Positions
 from kvdesk.backend.llama import library, mapped_pages, shim
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.library import lib
+from kvdesk.backend.llama.params import LOAD_MODE_NONE, model_params
 from kvdesk.backend.llama.vocabulary_gaps import find_gaps
 from kvdesk.backend.protocol.facts import ModelFacts
 from kvdesk.backend.settings import ModelSettings
 from kvdesk.errors import LoadCancelled, ModelFileError
-
-LOAD_MODE_NONE, LOAD_MODE_MMAP = 0, 1
-"""enum llama_load_mode (llama.h)."""
 
 _KNOWN_FAILURES = (
     (r"unknown model architecture: '([^']*)'", "llama.cpp {version} does not know the architecture '{0}'; a newer build may."),
@@ -43,15 +40,6 @@ def _words(log_lines: list[str]) -> str:
             return sentence.format(*found.groups(), version=library.lib_version())
     errors = [line for line in log_lines if "error" in line.lower() or "fail" in line.lower()]
     return "llama.cpp could not load it: " + (errors[0].split(": ", 1)[-1] if errors else "it gave no reason.")
-
-
-def model_params(settings: ModelSettings) -> Any:
-    """llama.cpp's parameters for ``settings``; what is not a setting keeps llama.cpp's default."""
-    params = lib.llama_model_default_params()
-    params.n_gpu_layers = settings.n_gpu_layers
-    params.load_mode = LOAD_MODE_MMAP if settings.use_mmap else LOAD_MODE_NONE
-    params.use_extra_bufts = settings.use_extra_bufts
-    return params
 
 
 NO_POOLING = ("", "0", "-1", "4294967295")

@@ -80,7 +80,7 @@ def ranked(plan: MemoryPlan, model: ModelFile, price: Price) -> tuple[Option, ..
                 change, f"{label}, Context Length {longer:,}", _with(settings, n_ctx=longer), plan, short, price
             )
     if short != RAM:
-        found += _fewer_layers(plan, model, short, price)
+        found += _experts_in_ram(plan, model, short, price) + _fewer_layers(plan, model, short, price)
     if plan.max_n_ctx and plan.max_n_ctx >= LEAST_N_CTX:
         settings = _with(plan.settings, n_ctx=plan.max_n_ctx)
         found += _shortened("n_ctx", f"Context Length {plan.max_n_ctx:,}", settings, plan, short, price)
@@ -109,6 +109,25 @@ def _shortened(
 ) -> list[Option]:
     then = price(settings)
     return [_option(change, label, settings, plan, then, short)] if then else []
+
+
+def _experts_in_ram(plan: MemoryPlan, model: ModelFile, short: str, price: Price) -> list[Option]:
+    """The fewest layers whose experts must leave the device for it to fit, by halving. Costs less speed than moving whole
+    layers: attention stays on the device, and of the experts only a few are read for each token."""
+    settings = plan.settings
+    low, high, best = settings.model.n_cpu_moe + 1, model.n_layer if model.expert_count else 0, None
+    while 0 < low <= high:
+        middle = (low + high) // 2
+        then = price(replace(settings, model=replace(settings.model, n_cpu_moe=middle)))
+        device = then.device(short) if then else None
+        if then and device and device.fits:
+            best, high = then, middle - 1
+        else:
+            low = middle + 1
+    if best is None:
+        return []
+    layers = best.settings.model.n_cpu_moe
+    return [_option("n_cpu_moe", f"Experts of {layers} layers in RAM", best.settings, plan, best, short)]
 
 
 def _fewer_layers(plan: MemoryPlan, model: ModelFile, short: str, price: Price) -> list[Option]:

@@ -34,7 +34,7 @@ class KvPlan:
 
 @dataclass(frozen=True)
 class Option:
-    """A way to make it fit, priced. ``change``: "swa_full", "n_ubatch", "type_kv", "n_gpu_layers", "n_ctx".
+    """A way to make it fit, priced. ``change``: "swa_full", "n_ubatch", "type_kv", "n_cpu_moe", "n_gpu_layers", "n_ctx".
 
     ``difference_bytes`` is against the plan it belongs to, on the device that is short there (negative: saves).
     ``max_n_ctx`` is the longest context that fits with it.

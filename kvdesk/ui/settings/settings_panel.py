@@ -42,10 +42,10 @@ from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
 from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
-CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full")
+CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full", "offload_kqv")
 ALLOCATION_FIELDS = ("allocation", "initial_ctx")
 COMPUTE_FIELDS = ("n_batch", "n_ubatch", "n_seq_max", "n_threads")
-MODEL_FIELDS = ("n_gpu_layers", "use_mmap", "use_extra_bufts", "rpc_servers")
+MODEL_FIELDS = ("n_gpu_layers", "n_cpu_moe", "use_mmap", "use_extra_bufts", "rpc_servers")
 LABEL_WIDTH_PX = 124
 """One width for the labels of all sections, so that the editors line up."""
 CHOICES = {"type_k": CACHE_TYPES, "type_v": CACHE_TYPES, "flash_attn": FLASH_ATTN, "allocation": ALLOCATIONS}
@@ -113,6 +113,7 @@ class SettingsPanel(QWidget):
         form = self._forms[MODEL_FIELDS]
         form.set_stops("n_gpu_layers", (*range(model.n_layer + 1), -1) if model else ())
         form.set_bounds("n_gpu_layers", -1, model.n_layer + 1 if model else None)
+        form.set_bounds("n_cpu_moe", -1, model.n_layer if model else None)
         reason = "" if model is None or model.sliding_window else self.tr("This model has no sliding window")
         self._forms[CACHE_FIELDS].set_disabled_reason("swa_full", reason)
         self._refresh()
@@ -293,12 +294,15 @@ class SettingsPanel(QWidget):
         offloads = self._has_gpu or bool(self._edited.model.rpc_servers)
         reason = "" if offloads else self.tr("No GPU that this llama.cpp can use, and no network worker is set")
         form.set_disabled_reason("n_gpu_layers", reason)
+        self._forms[CACHE_FIELDS].set_disabled_reason("offload_kqv", reason)
+        has_experts = self._model is None or self._model.expert_count > 0
+        form.set_disabled_reason("n_cpu_moe", reason if has_experts else self.tr("This model has no experts"))
         layers = self._model.n_layer + 1 if self._model else None
         n = self._edited.model.n_gpu_layers
         if layers is None:
             note = ""
         elif n == 0:
-            note = self.tr("Off: all layers stay on the CPU")
+            note = self.tr("Off: all layers stay on the CPU, and the GPU is not touched")
         elif n < 0 or n >= layers:
             note = self.tr("Max: all {0} layers, the output among them").format(layers)
         else:

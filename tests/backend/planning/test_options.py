@@ -69,6 +69,27 @@ def test_a_full_window_goes_first() -> None:
     assert options.ranked(plan, model, price)[0].change == "swa_full"
 
 
+@pytest.mark.parametrize(("n_cpu_moe", "offered"), [(0, 5), (2, 5), (-1, None)])
+def test_the_fewest_experts_leave_the_card_that_must(n_cpu_moe: int, offered: int | None) -> None:
+    """Eight layers of an eighth of a GiB, and room for three of them beside the rest."""
+
+    def price(changed: EngineSettings) -> MemoryPlan:
+        there = 8 - changed.model.n_cpu_moe if changed.model.n_cpu_moe >= 0 else 0
+        on_card = footprint(changed, on_gpu=True)
+        weights = replace(on_card.buffers[0], size_bytes=GIB * there // 8)
+        changed_footprint = replace(on_card, buffers=(weights, *on_card.buffers[1:]))
+        card = DomainReading("CUDA0", "gpu", 24 * GIB, other_bytes + 3 * GIB // 8, 0)
+        return make_plan(changed_footprint, [ram(20 * GIB), card], NO_OVERHEAD, 0)
+
+    asked = settings(8192)
+    asked = replace(asked, model=replace(asked.model, n_cpu_moe=n_cpu_moe))
+    other_bytes = sum(b.size_bytes for b in footprint(asked, on_gpu=True).buffers[1:] if b.device == "CUDA0")
+    plan = replace(price(replace(asked, model=replace(asked.model, n_cpu_moe=max(n_cpu_moe, 0)))), settings=asked)
+    found = {option.change: option for option in options.ranked(plan, model_file(expert_count=64), price)}
+    assert found["n_cpu_moe"].settings.model.n_cpu_moe == offered if offered else "n_cpu_moe" not in found
+    assert "n_cpu_moe" not in {o.change for o in options.ranked(plan, model_file(expert_count=0), price)}
+
+
 def test_fewer_layers_are_found_by_halving() -> None:
     asked: list[int] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -93,7 +94,19 @@ def test_gpu_offload_is_closed_without_a_gpu_and_says_why(panel):
     panel.edit(EngineSettings(model=ModelSettings(n_gpu_layers=12)))
     assert form.message("n_gpu_layers") == "12 of 25 layers, counted from the output"
     panel.edit(EngineSettings(model=ModelSettings(n_gpu_layers=0)))
-    assert form.message("n_gpu_layers") == "Off: all layers stay on the CPU"
+    assert form.message("n_gpu_layers") == "Off: all layers stay on the CPU, and the GPU is not touched"
+
+
+def test_experts_and_cache_in_ram_are_open_where_there_is_a_choice(panel):
+    panel.show_devices([GPU], has_rpc=False)
+    panel.show_model(pictures.model())
+    assert panel._form_of("n_cpu_moe").message("n_cpu_moe") == "This model has no experts"
+    assert panel._form_of("offload_kqv").editor("offload_kqv").isEnabled()
+    panel.show_model(replace(pictures.model(), expert_count=64, expert_used_count=8))
+    assert panel._form_of("n_cpu_moe").editor("n_cpu_moe").isEnabled()
+    panel.show_devices([], has_rpc=False)
+    assert "No GPU" in panel._form_of("n_cpu_moe").message("n_cpu_moe")
+    assert "No GPU" in panel._form_of("offload_kqv").message("offload_kqv")
 
 
 def test_network_workers_need_a_build_with_rpc_and_open_the_offload(panel):

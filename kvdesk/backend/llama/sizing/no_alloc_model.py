@@ -20,8 +20,7 @@ import llama_cpp.llama_cpp as lib
 from kvdesk.backend.gguf.header import Tensor
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.mapped_pages import Range, page_bytes
-from kvdesk.backend.llama.model import LOAD_MODE_NONE, model_params
-from kvdesk.backend.llama.params import context_params
+from kvdesk.backend.llama.params import LOAD_MODE_NONE, context_params, model_params
 from kvdesk.backend.llama.sizing import buffers_from_log, log_parser, memory_breakdown
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, CacheBlock
 from kvdesk.backend.protocol.footprint import DRY_RUN, Footprint
@@ -141,7 +140,16 @@ class PlannedModel:
             caches=caches,
             devices=self._devices,
             n_vocab=self.n_vocab,
+            warnings=self._warnings(settings, buffers),
         )
+
+    def _warnings(self, settings: ContextSettings, buffers: Sequence[Buffer]) -> tuple[str, ...]:
+        """llama.cpp's dry run sizes the graph of a hybrid on a device in one go, the real one in three; with its cache in
+        RAM (seen with lfm2 and granitehybrid) that comes to more than is made."""
+        is_hybrid = any(buffer.kind is BufferKind.RECURRENT for buffer in buffers)
+        if settings.offload_kqv or not is_hybrid or all(buffer.device == "CPU" for buffer in buffers):
+            return ()
+        return ("With its cache in RAM, this model's compute buffer on the GPU may be planned larger than it becomes.",)
 
     def _extrapolated(
         self, settings: ContextSettings, half: ContextSettings, whole: ContextSettings, times: float
