@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,16 @@ from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QMessageBox
 
 from kvdesk import paths
+from kvdesk.backend.library import badges
+from kvdesk.backend.library import library as library_module
+from kvdesk.backend.library.first_models import FirstModel
 from kvdesk.backend.library.hub.download import staging_dir
+from kvdesk.backend.system.samples import DomainReading
+from kvdesk.ui.chat.empty_view import EmptyView
 from kvdesk.ui.windows.library_window import LibraryWindow
 from tests.end2end.conftest import StartApp
 from tests.end2end.person import Person
-from tests.fakes.fake_hub import FakeHub, FakeRepository
+from tests.fakes.fake_hub import REVISION, FakeHub, FakeRepository
 from tests.tiny_models import CHATML, write_tiny
 
 REPO = "maker/tiny-GGUF"
@@ -85,6 +91,47 @@ def test_from_a_search_to_a_chat(start_app: StartApp, fake: FakeHub) -> None:
     box.button(QMessageBox.StandardButton.Yes).click()
     person.wait_until(lambda: names(window) == [])
     assert list(paths.models_dir().rglob("*.gguf")) == []
+
+
+def test_a_newcomer_chooses_and_chats(
+    start_app: StartApp, fake: FakeHub, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = tiny.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    offer = FirstModel(
+        "Tiny", REPO, REVISION, "t-Q4_0.gguf", len(content), digest, "Q4_0", "MIT", 1000, 1000, "Is tiny."
+    )
+    monkeypatch.setattr(library_module, "read_first_models", lambda folder: (offer,))
+    person = start_app()
+    person.window.transcript.findChild(EmptyView).models_button.click()
+    window = person.app.library.window
+    assert window is not None
+    assert window.pages.currentWidget() is window.first
+    person.wait_until(lambda: "Tiny" in window.first.buttons)
+    assert fake.requests == []
+    window.first.buttons["Tiny"].click()
+    person.wait_until_ready()
+    assert not window.isVisible()
+    assert person.ask("Hello")
+
+
+def test_what_does_not_fit_is_not_downloaded(
+    start_app: StartApp, fake: FakeHub, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(badges, "read_domains", lambda devices=(): [DomainReading("RAM", "ram", 10**7, 10**7, 0, 0, 0)])
+    content = tiny.read_bytes()
+    offer = FirstModel(
+        "Tiny", REPO, REVISION, "t-Q4_0.gguf", len(content), "0" * 64, "Q4_0", "MIT", 1000, 1000, "Is tiny."
+    )
+    monkeypatch.setattr(library_module, "read_first_models", lambda folder: (offer,))
+    person = start_app()
+    person.app.library.show_first()
+    window = person.app.library.window
+    assert window is not None
+    person.wait_until(lambda: "Tiny" in window.first.buttons)
+    window.first.buttons["Tiny"].click()
+    person.wait_until(lambda: "was not downloaded" in window.first.words.text())
+    assert person.app.library.library.downloads.states == ()
 
 
 def test_a_download_goes_on_after_a_restart(start_app: StartApp, fake: FakeHub) -> None:

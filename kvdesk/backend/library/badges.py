@@ -48,6 +48,11 @@ class Badges:
             except (HubError, ModelFileError) as error:
                 return Fit(UNKNOWN, str(error))
 
+    def ram_line_bytes(self) -> int | None:
+        """This machine's OOM line in RAM now; None where it cannot be told."""
+        ram = next((domain for domain in read_domains() if domain.kind == "ram"), None)
+        return ram.oom_line(self._margin_bytes) if ram else None
+
     def _of(self, model: ModelFile) -> Fit:
         with Pricer(model, Calibration(paths.calibration_file()), self._margin_bytes) as pricer:
             return fit_of(pricer, self._settings, _read)

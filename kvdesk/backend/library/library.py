@@ -15,6 +15,7 @@ from threading import Lock, Thread
 
 from kvdesk import paths
 from kvdesk.backend.library.badges import Badges
+from kvdesk.backend.library.first_models import read_first_models, suiting
 from kvdesk.backend.library.hub.downloads import Downloads
 from kvdesk.backend.library.hub.hub import Hub
 from kvdesk.backend.library.hub.reference import chosen_model, read_reference
@@ -22,6 +23,7 @@ from kvdesk.backend.library.hub.repository import RemoteModel
 from kvdesk.backend.library.library_event import (
     BestFound,
     EntriesRead,
+    FirstModelsRead,
     Found,
     HubFailed,
     LibraryEvent,
@@ -29,11 +31,12 @@ from kvdesk.backend.library.library_event import (
     Priced,
     RemotePriced,
     ScanEnded,
+    TooLarge,
 )
-from kvdesk.backend.library.models import ModelList, ModelListEntry
+from kvdesk.backend.library.models import ModelList, ModelListEntry, has_starter
 from kvdesk.backend.library.own_models import delete_model
 from kvdesk.backend.library.places import Place
-from kvdesk.backend.planning.fit import Fit, Offer, best_offer
+from kvdesk.backend.planning.fit import DOES_NOT_FIT, Fit, Offer, best_offer
 from kvdesk.errors import HubError, KvdeskError
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,14 @@ class Library:
     def look_up(self, reference: str) -> None:
         """Ask the hub for the repository that ``reference`` names, then fetch its models' headers and price them."""
         self._remote.do(lambda is_wanted: self._look_up(reference, is_wanted))
+
+    def offer_first(self) -> None:
+        """Tell what a newcomer may choose from; asks nothing of the network."""
+        self._local.do(lambda _: self._offer_first())
+
+    def fetch(self, model: RemoteModel) -> None:
+        """Download ``model``, unless its header shows that it does not fit: then ``TooLarge`` is told instead."""
+        self._remote.do(lambda is_wanted: self._fetch(model, is_wanted))
 
     def delete(self, path: Path) -> int:
         """Delete a model of kvdesk's own folder; blocking. Returns the bytes freed. Raises ModelFileError."""
@@ -143,6 +154,18 @@ class Library:
             return
         self._tell(Opened(repository, chosen.name if chosen else ""), is_wanted)
         self._price_remote(repository.repo_id, repository.models, is_wanted)
+
+    def _offer_first(self) -> None:
+        line_bytes = self._badges().ram_line_bytes()
+        models = suiting(read_first_models(paths.resource_dir()), line_bytes)
+        self._on_event(FirstModelsRead(models, line_bytes, has_starter()))
+
+    def _fetch(self, model: RemoteModel, is_wanted: IsWanted) -> None:
+        fit = self._badges().of_remote(self._hub, model)
+        if fit.kind == DOES_NOT_FIT:
+            self._tell(TooLarge(model, fit.sentence), is_wanted)
+        elif is_wanted():
+            self.downloads.start(model)
 
     def _price_remote(self, repo_id: str, models: Sequence[RemoteModel], is_wanted: IsWanted) -> None:
         badges = self._badges()

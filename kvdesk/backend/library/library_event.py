@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvdesk.backend.library.first_models import FirstModel
 from kvdesk.backend.library.hub.download_state import DownloadState
-from kvdesk.backend.library.hub.repository import Repository
+from kvdesk.backend.library.hub.repository import RemoteModel, Repository
 from kvdesk.backend.library.models import ModelListEntry
 from kvdesk.backend.planning.fit import Fit
 
@@ -75,4 +76,33 @@ class HubFailed:
     sentence: str
 
 
-LibraryEvent = EntriesRead | ScanEnded | Priced | Found | Opened | RemotePriced | BestFound | HubFailed | DownloadState
+@dataclass(frozen=True)
+class FirstModelsRead:
+    """What a newcomer is offered on this machine. ``line_bytes`` is its OOM line in RAM, None where that is unknown."""
+
+    models: tuple[FirstModel, ...]
+    line_bytes: int | None
+    has_starter: bool
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """A model that was to be downloaded does not fit; it was not. ``sentence`` is the plan's."""
+
+    model: RemoteModel
+    sentence: str
+
+
+LibraryEvent = (
+    FirstModelsRead
+    | TooLarge
+    | EntriesRead
+    | ScanEnded
+    | Priced
+    | Found
+    | Opened
+    | RemotePriced
+    | BestFound
+    | HubFailed
+    | DownloadState
+)

@@ -62,12 +62,17 @@ class ModelListEntry:
     projector: str = ""
 
 
+def has_starter() -> bool:
+    """Whether the starter model's package is installed."""
+    return importlib.util.find_spec(STARTER_PACKAGE) is not None
+
+
 def starter_model() -> Path | None:
     """The starter model as one file in the cache folder, put together there the first time (about a second).
 
     None when its package is not installed. Raises ModelFileError when the pieces are damaged or the disk is full.
     """
-    if importlib.util.find_spec(STARTER_PACKAGE) is None:
+    if not has_starter():
         return None
     package: Any = importlib.import_module(STARTER_PACKAGE)
     target = paths.cache_dir() / str(package.MODEL_NAME)

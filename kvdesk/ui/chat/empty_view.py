@@ -14,6 +14,8 @@ class EmptyView(QWidget):
     """Emits ``starter_chosen`` with the question when one is clicked."""
 
     starter_chosen = Signal(str)
+    models_requested = Signal()
+    """Another model is wanted."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -41,6 +43,9 @@ class EmptyView(QWidget):
                 self.tr("Tell me three facts about Paris."),
             )
         ]
+        self.models_button = QPushButton(self.tr("Choose a better model…"))
+        self.models_button.setProperty("role", "flat")
+        self.models_button.clicked.connect(self.models_requested)
         inner = QWidget()
         inner.setMaximumWidth(WIDTH)
         lines = QVBoxLayout(inner)
@@ -52,6 +57,7 @@ class EmptyView(QWidget):
         for button in self.starter_buttons:
             lines.addWidget(button)
         lines.addSpacing(8)
+        lines.addWidget(self.models_button)
         lines.addWidget(hint)
         for label in (picture, title, about, hint):
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)

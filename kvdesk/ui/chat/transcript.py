@@ -42,6 +42,7 @@ class Transcript(QWidget):
     Calls about a message that is not shown are ignored: it may belong to another conversation.
     """
 
+    models_requested = Signal()
     starter_chosen = Signal(str)
     link_activated = Signal(str)
     """The address of a link that was clicked: http, https or mailto. Nothing was opened."""
@@ -67,6 +68,7 @@ class Transcript(QWidget):
         self._speed_shown = 0.0
         self._empty = EmptyView()
         self._empty.starter_chosen.connect(self.starter_chosen)
+        self._empty.models_requested.connect(self.models_requested)
         self._column = MessageColumn(self._build)
         self._column.setAccessibleName(self.tr("Conversation"))
         self._column.scrolled.connect(self._place_jump)

@@ -11,12 +11,14 @@ from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from kvdesk.backend.library.badges import Badges
+from kvdesk.backend.library.first_models import FirstModel
 from kvdesk.backend.library.hub.download_state import DONE, DownloadState
 from kvdesk.backend.library.hub.repository import RemoteModel
 from kvdesk.backend.library.library import Library
 from kvdesk.backend.library.library_event import (
     BestFound,
     EntriesRead,
+    FirstModelsRead,
     Found,
     HubFailed,
     LibraryEvent,
@@ -24,6 +26,7 @@ from kvdesk.backend.library.library_event import (
     Priced,
     RemotePriced,
     ScanEnded,
+    TooLarge,
 )
 from kvdesk.backend.library.places import all_places
 from kvdesk.backend.preferences import Preferences
@@ -43,6 +46,9 @@ class LibraryController(QObject):
     """The path of a model to load."""
     folders_chosen = Signal(tuple)
     """The person's model folders, to be kept."""
+    file_requested = Signal()
+    """The person has a model's file."""
+    starter_requested = Signal()
     noticed = Signal(str, str)
 
     def __init__(self, preferences: Callable[[], Preferences], bridge: Bridge, owner: QWidget, theme: Theme) -> None:
@@ -53,6 +59,7 @@ class LibraryController(QObject):
         self._theme = theme
         self._window: LibraryWindow | None = None
         self._library: Library | None = None
+        self._opened_when_done: set[str] = set()
         self._watcher = QFileSystemWatcher(self)
         self._watcher.directoryChanged.connect(lambda _: self._rescan.start())
         self._rescan = QTimer(self)
@@ -76,11 +83,18 @@ class LibraryController(QObject):
         """Bring the window up, with what is on this machine now."""
         if self._window is None:
             self._window = self._make_window()
+            self.library.offer_first()
             for state in self.library.downloads.states:
                 self._window.downloads.show_state(state)
         self._window.show()
         self._window.raise_()
         self._scan()
+
+    def show_first(self) -> None:
+        """Bring the window up with what a newcomer may choose from."""
+        self.show()
+        assert self._window is not None
+        self._window.show_first()
 
     def set_theme(self, theme: Theme) -> None:
         """Take the theme's colours."""
@@ -97,7 +111,10 @@ class LibraryController(QObject):
 
     def _make_window(self) -> LibraryWindow:
         window = LibraryWindow(self._theme, self._owner)
-        local, hub, downloads = window.local, window.hub, window.downloads
+        first, local, hub, downloads = window.first, window.local, window.hub, window.downloads
+        first.chosen.connect(self._on_first_chosen)
+        first.file_requested.connect(self.file_requested)
+        first.starter_requested.connect(self._on_starter_requested)
         local.open_requested.connect(self._open)
         local.reveal_requested.connect(self._on_reveal_requested)
         local.delete_requested.connect(self._on_delete_requested)
@@ -138,6 +155,10 @@ class LibraryController(QObject):
             return
         local, hub = self._window.local, self._window.hub
         match event:
+            case FirstModelsRead(models, line_bytes, has_starter):
+                self._window.first.show_models(models, line_bytes, has_starter)
+            case TooLarge(model, sentence):
+                self._on_too_large(model, sentence)
             case EntriesRead(entries, is_first):
                 local.add(entries, is_first=is_first)
                 self._watch([str(Path(entry.path).parent) for entry in entries])
@@ -163,8 +184,29 @@ class LibraryController(QObject):
         known = {one.key for one in self.library.downloads.states}
         if state.key in known:  # else it was thrown away meanwhile
             self._window.downloads.show_state(state)
+            self._window.first.show_words("")
         if state.stage == DONE:
             self._scan()
+            if state.repo_id in self._opened_when_done:
+                self._opened_when_done.discard(state.repo_id)
+                self._open(state.path)
+
+    def _on_first_chosen(self, model: FirstModel) -> None:
+        assert self._window is not None
+        self._window.first.show_words(self.tr("Reading the header of {0}, to see whether it fits…").format(model.name))
+        self._opened_when_done.add(model.repo_id)
+        self.library.fetch(model.remote)
+
+    def _on_too_large(self, model: RemoteModel, sentence: str) -> None:
+        assert self._window is not None
+        self._opened_when_done.discard(model.repo_id)
+        words = self.tr("{0} was not downloaded: {1}. Close other programs, or take a smaller one.")
+        self._window.first.show_words(words.format(model.name, sentence))
+
+    def _on_starter_requested(self) -> None:
+        self.starter_requested.emit()
+        if self._window:
+            self._window.hide()
 
     def _on_download_requested(self, model: RemoteModel) -> None:
         try:

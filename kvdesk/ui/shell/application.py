@@ -185,6 +185,9 @@ class App(QObject):
         window.open_model_requested.connect(self._on_open_requested)
         window.library_requested.connect(self.library.show)
         self.library.open_requested.connect(lambda path: self.models.open(Path(path)))
+        self.library.file_requested.connect(self._on_open_requested)
+        self.library.starter_requested.connect(self._open_starter)
+        window.transcript.models_requested.connect(self.library.show_first)
         self.library.folders_chosen.connect(lambda folders: self._save_preferences(model_folders=folders))
         window.import_requested.connect(self._on_import_requested)
         window.export_requested.connect(lambda kind: self._on_export_requested(self.chat.conversation.id, kind))
@@ -227,7 +230,10 @@ class App(QObject):
         if model:
             self.models.open(model)
         else:
-            self.bridge.in_background(models.starter_model, self._on_starter_found)
+            self._open_starter()
+
+    def _open_starter(self) -> None:
+        self.bridge.in_background(models.starter_model, self._on_starter_found)
 
     def _drop_snapshots(self, conversation_ids: tuple[str, ...]) -> None:
         """Conversations that are gone for good need no kept cells."""
@@ -246,6 +252,7 @@ class App(QObject):
             self._on_noticed(str(found), "error")
         else:
             self._on_noticed(self.tr("Open a GGUF model to start: File, Open model, or drop it here."), "note")
+            self.library.show_first()
 
     def _on_memories_read(self, memories: dict[str, ModelMemory]) -> None:
         self._remembered = memories

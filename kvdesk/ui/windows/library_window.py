@@ -6,6 +6,7 @@ from PySide6.QtWidgets import QDialog, QTabWidget, QVBoxLayout, QWidget
 
 from kvdesk.ui.widgets.theme import Theme
 from kvdesk.ui.windows.download_rows import DownloadRows
+from kvdesk.ui.windows.first_page import FirstPage
 from kvdesk.ui.windows.hub_page import HubPage
 from kvdesk.ui.windows.local_models_page import LocalModelsPage
 
@@ -17,6 +18,7 @@ class LibraryWindow(QDialog):
         super().__init__(parent)
         self.setWindowTitle(self.tr("Models"))
         self.resize(1180, 720)
+        self.first = FirstPage()
         self.local = LocalModelsPage(theme)
         self.hub = HubPage(theme)
         self.downloads = DownloadRows()
@@ -25,6 +27,8 @@ class LibraryWindow(QDialog):
         self.pages.setAccessibleName(self.tr("Models"))
         self.pages.addTab(self.local, self.tr("On this computer"))
         self.pages.addTab(self.hub, self.tr("Find models"))
+        self.pages.addTab(self.first, self.tr("First steps"))
+        self.first.search_requested.connect(self.show_hub)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(12, 12, 12, 12)
         layout.addWidget(self.pages, 1)
@@ -34,6 +38,10 @@ class LibraryWindow(QDialog):
         """Bring the search forward."""
         self.pages.setCurrentWidget(self.hub)
         self.hub.field.setFocus()
+
+    def show_first(self) -> None:
+        """Bring the offers for newcomers forward."""
+        self.pages.setCurrentWidget(self.first)
 
     def set_theme(self, theme: Theme) -> None:
         """Hand the theme on."""

@@ -10,7 +10,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QColor
 
 from kvdesk.backend.library.models import ModelListEntry
-from kvdesk.backend.planning.fit import DOES_NOT_FIT, FITS, FITS_UP_TO, UNKNOWN, Fit
+from kvdesk.backend.planning.fit import DOES_NOT_FIT, FITS, FITS_UP_TO, RUNS_SLOWLY, UNKNOWN, Fit
 from kvdesk.ui.widgets.numbers import format_file_size, short_tokens
 from kvdesk.ui.widgets.theme import Theme
 
@@ -18,7 +18,7 @@ Index = QModelIndex | QPersistentModelIndex
 PATH_ROLE = Qt.ItemDataRole.UserRole
 SORT_ROLE = Qt.ItemDataRole.UserRole + 1
 _NO_PARENT = QModelIndex()
-_RANKS = {FITS: 0, FITS_UP_TO: 1, UNKNOWN: 2, DOES_NOT_FIT: 3}
+_RANKS = {FITS: 0, FITS_UP_TO: 1, RUNS_SLOWLY: 2, UNKNOWN: 3, DOES_NOT_FIT: 4}
 
 
 @dataclass
@@ -194,7 +194,9 @@ class ModelFilter(QSortFilterProxyModel):
 
 def fit_color(theme: Theme, fit: Fit) -> str:
     """Of a badge's words."""
-    return {FITS: theme.green, FITS_UP_TO: theme.amber, DOES_NOT_FIT: theme.red}.get(fit.kind, theme.text_muted)
+    return {FITS: theme.green, FITS_UP_TO: theme.amber, RUNS_SLOWLY: theme.amber, DOES_NOT_FIT: theme.red}.get(
+        fit.kind, theme.text_muted
+    )
 
 
 def source_words(source: str, speaker: QObject) -> str:
@@ -223,5 +225,5 @@ def _params_words(row: _Row) -> str:
 def _fit_key(row: _Row) -> float:
     """Those that fit come first, the longest context first."""
     if row.entry.error or row.fit is None:
-        return 9e12 if row.entry.error else 4e12
+        return 9e12 if row.entry.error else 5e12
     return 1e12 * _RANKS[row.fit.kind] - (row.fit.max_n_ctx or 0)

@@ -8,6 +8,7 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QMessageBox
 
+from kvdesk.backend.library.first_models import FirstModel
 from kvdesk.backend.library.hub.download_state import (
     CHECKING,
     DONE,
@@ -20,7 +21,7 @@ from kvdesk.backend.library.hub.download_state import (
 )
 from kvdesk.backend.library.hub.repository import RemoteFile, Repository
 from kvdesk.backend.library.models import ModelListEntry
-from kvdesk.backend.planning.fit import DOES_NOT_FIT, FITS, FITS_UP_TO, DomainFit, Fit
+from kvdesk.backend.planning.fit import DOES_NOT_FIT, FITS, FITS_UP_TO, RUNS_SLOWLY, DomainFit, Fit
 from kvdesk.sizes import GIB
 from kvdesk.ui.widgets.theme import LIGHT
 from kvdesk.ui.windows.library_window import LibraryWindow
@@ -55,6 +56,44 @@ def cell(page, row: int, title: str) -> str:
     return model.index(row, titles.index(title)).data()
 
 
+# --- first steps -------------------------------------------------------------------------------------------------------
+
+
+def first_model(name: str = "Small 1B", size_bytes: int = 1_100_000_000) -> FirstModel:
+    return FirstModel(
+        name, "o/r", "x", "m-Q4_K_M.gguf", size_bytes, "0" * 64, "Q4_K_M", "MIT", 28_672, 151_936, "Quick."
+    )
+
+
+def test_a_newcomer_sees_what_each_offer_takes_and_is_good_at(window, qtbot):
+    page = window.first
+    page.show_models([first_model(), first_model("Large", 60 * GIB)], 8 * GIB, has_starter=False)
+    texts = [label.text() for label in page.findChildren(QLabel)]
+    assert "Small 1B" in texts
+    assert "Quick." in texts
+    assert "1.1 GB  ·  Q4_K_M  ·  licence MIT" in texts
+    assert any("takes about 1.7 GiB with 8k tokens: fits, about 6.3 GiB under the line" in text for text in texts)
+    assert any("about 52.7 GiB more than is free" in text for text in texts)
+    assert not page.starter_button.isVisibleTo(page)
+    with qtbot.waitSignal(page.chosen) as chosen:
+        page.buttons["Small 1B"].click()
+    assert chosen.args[0].name == "Small 1B"
+
+
+def test_search_is_one_click_from_the_first_page(window):
+    window.show_first()
+    assert window.pages.currentWidget() is window.first
+    window.first.search_button.click()
+    assert window.pages.currentWidget() is window.hub
+
+
+def test_offers_are_replaced_and_not_heaped_up(window):
+    window.first.show_models([first_model()], None, has_starter=True)
+    window.first.show_models([first_model("Another")], None, has_starter=True)
+    assert list(window.first.buttons) == ["Another"]
+    assert window.first.starter_button.isVisibleTo(window.first)
+
+
 # --- this computer -----------------------------------------------------------------------------------------------------
 
 
@@ -73,14 +112,16 @@ def test_rows_fill_in_and_are_sorted(window):
 
 def test_badges_come_later_and_sort_by_what_they_mean(window):
     page = window.local
-    page.add([entry("a"), entry("b"), entry("c"), entry("d", error="d is an embedding model.")], is_first=True)
+    page.add([entry(name) for name in "abce"], is_first=True)
+    page.add([entry("d", error="d is an embedding model.")], is_first=False)
+    page.show_fit("/m/e.gguf", Fit(RUNS_SLOWLY, "Runs slowly"))
     page.show_fit("/m/a.gguf", Fit(DOES_NOT_FIT, "Does not fit by 1.2 GiB"))
     page.show_fit("/m/b.gguf", Fit(FITS_UP_TO, "Fits up to 8k tokens", max_n_ctx=8192))
     page.show_fit("/m/c.gguf", Fit(FITS, "Fits with all of its 128k tokens", max_n_ctx=131_072))
     page.show_fit("/m/gone.gguf", Fit(FITS, ""))
     page.view.sortByColumn(1, Qt.SortOrder.AscendingOrder)
-    assert shown(page) == ["c", "b", "a", "d"]
-    assert cell(page, 3, "Fits") == "Cannot chat"
+    assert shown(page) == ["c", "b", "e", "a", "d"]
+    assert cell(page, 4, "Fits") == "Cannot chat"
 
 
 def test_every_word_of_the_filter_must_be_found(window):
