@@ -45,6 +45,11 @@ def test_the_engine_tells_its_backends() -> None:
     assert {"CPU", "RPC"} <= {backend.name for backend in library.backends() if not backend.why}
 
 
+def test_a_card_that_two_backends_offer_is_one_device() -> None:
+    cuda, vulkan, other, cpu, worker = "0000:01:00.0", "0000:01:00.0", "0000:02:00.0", "", ""
+    assert backends.first_of_each_card([worker, cuda, vulkan, other, cpu]) == [0, 1, 3, 4]
+
+
 PLANTED = '#include <stdio.h>\n__attribute__((constructor)) static void run(void) { fclose(fopen("planted", "w")); }\n'
 
 

@@ -53,6 +53,12 @@ def found(registered: Sequence[str], folder: Path, log_lines: Sequence[str]) -> 
     return (*in_use, *(_unused(path) for path in _optional(folder) if path.name not in taken))
 
 
+def first_of_each_card(cards: Sequence[str]) -> list[int]:
+    """Which devices llama.cpp uses, by index: of those with the same PCI address the first, whose backend registered first
+    and is the faster (llama.cpp, llama_prepare_model_devices). ``cards`` are the addresses, "" for what is no card."""
+    return [index for index, card in enumerate(cards) if not card or card not in cards[:index]]
+
+
 def _optional(folder: Path) -> list[Path]:
     """The libraries in ``folder`` that hold a backend other than a CPU's, each once."""
     named = [(path, _LIBRARY.match(path.name)) for path in sorted(folder.glob("*ggml-*"))]

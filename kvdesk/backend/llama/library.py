@@ -190,8 +190,15 @@ def device_props(dev: int) -> DeviceProps:
 
 
 def device_pointers() -> list[int]:
-    """Every ggml device, in the order of ``devices``."""
-    return [_dev_get(index) for index in range(_dev_count())]
+    """Every ggml device, in the order of ``devices``; a card that two backends offer (CUDA0 and Vulkan0) once."""
+    pointers = [_dev_get(index) for index in range(_dev_count())]
+    return [pointers[index] for index in backend_files.first_of_each_card([_card_of(dev) for dev in pointers])]
+
+
+def _card_of(dev: int) -> str:
+    """The PCI address of a card of this machine, "" for any other device (a worker is not asked)."""
+    is_card = device_kind(dev) in ("gpu", "igpu")
+    return (device_props(dev).device_id or b"").decode("utf-8", "replace") if is_card else ""
 
 
 def devices() -> tuple[Device, ...]:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from kvdesk.backend.protocol.facts import Buffer, Device
 from kvdesk.backend.system.cgroup import MemoryGroup, memory_groups
+from kvdesk.backend.system.drm_clients import held_on_card
+from kvdesk.backend.system.graphics_cards import graphics_cards
 from kvdesk.backend.system.nvml import GpuReading, Nvml
 from kvdesk.backend.system.process_memory import ProcessMemory, descendants, family_memory
 from kvdesk.backend.system.procfs import kib_fields, read_text
@@ -22,6 +24,7 @@ from kvdesk.backend.system.samples import DomainReading, MachineReading
 
 NO_ENGINE = "no engine"
 PER_PROCESS = "NVML, per process"
+FDINFO = "the card's driver, per process"
 USED_MINUS_BEFORE = "device used minus before load"
 OWN_BUFFERS = "llama.cpp's buffers"
 NOT_USED = "not among the engine's devices"
@@ -97,11 +100,34 @@ class Machine:
             kind = device.kind if device else "gpu"
             yield DomainReading(name, kind, gpu.total_bytes, gpu.free_bytes, own, engine_source=source)
         shown = {device.name for device in matched.values()}
-        yield from (
-            self._listed_domain(device, holders, _buffer_bytes(buffers, device.name))
-            for device in known
-            if device.name not in shown
-        )
+        rest = [device for device in known if device.name not in shown]
+        cards = self._cards_with_memory() if any(device.kind == "gpu" for device in rest) else {}
+        for device in rest:
+            in_buffers, card = _buffer_bytes(buffers, device.name), cards.get(device.device_id)
+            if card is not None and device.kind == "gpu":
+                yield self._card_domain(device, card, holders, in_buffers)
+            else:
+                yield self._listed_domain(device, holders, in_buffers)
+
+    def _cards_with_memory(self) -> dict[str, tuple[int, int]]:
+        """PCI address -> (used, total) of each card whose driver tells its memory at any time (amdgpu)."""
+        return {card.address: card.vram for card in graphics_cards(self._root) if card.vram}
+
+    def _card_domain(
+        self, device: Device, vram: tuple[int, int], holders: tuple[int, ...], in_buffers: int | None
+    ) -> DomainReading:
+        """A card whose memory Linux tells, by the system's own figures: ggml's list is as old as the last load."""
+        used, total = vram
+        own, source = in_buffers, OWN_BUFFERS if in_buffers is not None else UNKNOWN
+        held = held_on_card(holders, device.device_id, self._root)
+        if not holders:
+            self._used_before[device.device_id] = used
+            own, source = 0, NO_ENGINE
+        elif held is not None:
+            own, source = held, FDINFO
+        elif device.device_id in self._used_before:
+            own, source = max(0, used - self._used_before[device.device_id]), USED_MINUS_BEFORE
+        return DomainReading(device.name, device.kind, total, max(0, total - used), own, engine_source=source)
 
     def _nvidia_share(
         self, gpu: GpuReading, holders: tuple[int, ...], in_buffers: int | None

@@ -15,6 +15,7 @@ import pytest
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
 from kvdesk.backend.system.cgroup import memory_groups
 from kvdesk.backend.system.machine import (
+    FDINFO,
     NO_ENGINE,
     NOT_USED,
     OWN_BUFFERS,
@@ -453,6 +454,62 @@ def test_a_device_that_only_ggml_knows_is_read_from_its_list() -> None:
     assert first[1].engine_bytes == 0
     fresh = machine.read(5, [amd(4 * GIB)], [weights("Vulkan0", 2 * GIB)]).domains[1]
     assert (fresh.engine_bytes, fresh.engine_source, fresh.available_bytes) == (3 * GIB, USED_MINUS_BEFORE, 4 * GIB)
+
+
+# --- cards that Linux's drivers tell of (AMD, Intel): file trees, never a real card -----------------------------------
+
+AMD = Device("Vulkan0", "AMD Radeon RX 7800 XT", "gpu", 15 * GIB, 16 * GIB, "0000:03:00.0")
+
+
+def amd_machine(tmp_path: Path, used: int) -> Path:
+    """A root with one amdgpu card."""
+    device = tmp_path / "sys/devices/pci0000:00/0000:03:00.0"
+    card = tmp_path / "sys/class/drm/card0"
+    device.mkdir(parents=True)
+    card.mkdir(parents=True)
+    (card / "device").symlink_to(device)
+    (device / "vendor").write_text("0x1002\n")
+    (device / "mem_info_vram_total").write_text(f"{16 * GIB}\n")
+    use_vram(tmp_path, used)
+    return tmp_path
+
+
+def use_vram(root: Path, used: int) -> None:
+    (root / "sys/devices/pci0000:00/0000:03:00.0/mem_info_vram_used").write_text(f"{used}\n")
+
+
+def open_card(root: Path, pid: int, number: int, client: int, **memory: str) -> None:
+    """A process's descriptor ``number`` on the card, as the kernel's driver describes it."""
+    folder = root / f"proc/{pid}/fdinfo"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["pos:\t0", "drm-driver:\tamdgpu", "drm-pdev:\t0000:03:00.0", f"drm-client-id:\t{client}"]
+    lines += [f"{name.replace('_', '-')}:\t{amount}" for name, amount in memory.items()]
+    (folder / str(number)).write_text("\n".join(lines) + "\n")
+
+
+def test_an_amd_card_is_read_from_the_system_and_not_from_the_list_of_the_last_load(tmp_path: Path) -> None:
+    machine = Machine(amd_machine(tmp_path, GIB))
+    (before,) = machine.read(None, [AMD]).domains[1:]
+    assert (before.capacity_bytes, before.available_bytes, before.engine_bytes) == (16 * GIB, 15 * GIB, 0)
+    use_vram(tmp_path, 6 * GIB)
+    (after,) = machine.read(os.getpid(), [AMD]).domains[1:]
+    assert (after.available_bytes, after.engine_bytes) == (10 * GIB, 5 * GIB)
+    assert after.engine_source == USED_MINUS_BEFORE
+
+
+def test_the_driver_tells_what_the_engine_holds_on_the_card(tmp_path: Path) -> None:
+    root = amd_machine(tmp_path, 6 * GIB)
+    open_card(root, 4711, 5, client=12, drm_memory_vram="3145728 KiB", drm_memory_gtt="1024 KiB")
+    open_card(root, 4711, 6, client=12, drm_memory_vram="3145728 KiB")  # the same client's other descriptor
+    open_card(root, 4711, 7, client=13, drm_resident_vram="512 MiB", drm_total_vram="900 MiB")
+    open_card(root, 4712, 5, client=14, drm_memory_vram="1048576 KiB")  # another process
+    (card,) = Machine(root).read(4711, [AMD]).domains[1:]
+    assert (card.engine_bytes, card.engine_source) == (3 * GIB + 512 * MIB, FDINFO)
+
+
+def test_a_card_whose_driver_tells_nothing_is_read_from_ggmls_list(tmp_path: Path) -> None:
+    (card,) = Machine(tmp_path).read(None, [AMD]).domains[1:]
+    assert (card.capacity_bytes, card.available_bytes) == (16 * GIB, 15 * GIB)
 
 
 def test_a_list_older_than_the_load_does_not_hide_what_the_engine_holds() -> None:
