@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for one in (listing, scan):
         one.add_argument("--no-fit", action="store_true", help="do not ask llama.cpp whether each fits (0.2 s a model)")
         one.add_argument("--folder", action="append", default=[], metavar="FOLDER", help="look there too")
+        models_hub.add_machine(one)
         one.add_argument("--json", action="store_true", help="print one JSON object")
     models_hub.add_actions(actions)
     remove = actions.add_parser("rm", help="delete a model that kvdesk downloaded")
@@ -48,10 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from kvdesk.backend.library.badges import Badges
     from kvdesk.backend.library.models import ModelList
 
-    badges = Badges()
+    badges = models_hub.badges(args.machine)
     places = _places(args.folder)
     models = ModelList()
     if args.action == "scan":

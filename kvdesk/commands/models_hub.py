@@ -18,6 +18,7 @@ from kvdesk.errors import HubError, UsageError
 from kvdesk.sizes import format_file_size
 
 if TYPE_CHECKING:
+    from kvdesk.backend.library.badges import Badges
     from kvdesk.backend.library.hub.download_state import DownloadState
     from kvdesk.backend.library.hub.hub import Hub
     from kvdesk.backend.library.hub.repository import RemoteModel, Repository
@@ -36,12 +37,28 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "info", help="the models of a repository, and whether each fits, before any is downloaded"
     )
     info.add_argument("--no-fit", action="store_true", help="do not fetch the headers (a few MB each)")
+    add_machine(info)
     get = actions.add_parser("get", help="download a model; what is here already of it is gone on with")
     get.add_argument("--no-projector", action="store_true", help="without the file that reads images for it")
     for one in (info, get):
         one.add_argument("model", help="owner/name, owner/name:QUANTIZATION, owner/name/file.gguf, or a link to these")
     for one in (search, info, get):
         one.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """The flag that prices for another machine."""
+    parser.add_argument(
+        "--as", dest="machine", metavar="MACHINE", help='fit for another machine: "24 GiB VRAM, 64 GiB RAM"'
+    )
+
+
+def badges(machine: str | None = None) -> Badges:
+    """What prices models for this machine, or the one described."""
+    from kvdesk.backend.library.badges import Badges
+    from kvdesk.backend.planning.described_machine import read_description
+
+    return Badges(machine=read_description(machine) if machine else None)
 
 
 def search(args: argparse.Namespace) -> int:
@@ -66,7 +83,7 @@ def info(args: argparse.Namespace) -> int:
     hub = Hub()
     repository = _repository(hub, args.model)
     models = repository.models
-    fits: list[Fit | None] = [None] * len(models) if args.no_fit else [*_priced(hub, models, quiet=args.json)]
+    fits: list[Fit | None] = [None] * len(models) if args.no_fit else [*_priced(hub, models, args)]
     best = _best(models, fits)
     if args.json:
         rows = [
@@ -147,16 +164,15 @@ def _chosen(hub: Hub, args: argparse.Namespace) -> RemoteModel:
 def _offers_until_comfortable(hub: Hub, models: Sequence[RemoteModel]) -> list[Offer]:
     """Prices from the largest down to the first that fits well, so that few headers are fetched; then what is not
     quantized, if nothing else fits."""
-    from kvdesk.backend.library.badges import Badges
     from kvdesk.backend.planning.fit import Offer
 
-    badges = Badges()
+    pricing = badges()
     offers: list[Offer] = []
     order = sorted(
         models, key=lambda model: (model.quantization not in ("F16", "BF16", "F32"), model.size_bytes), reverse=True
     )
     for model in order:
-        offers.append(Offer(model.quantization, model.size_bytes, badges.of_remote(hub, model)))
+        offers.append(Offer(model.quantization, model.size_bytes, pricing.of_remote(hub, model)))
         if offers[-1].is_comfortable:
             break
     return offers
@@ -176,15 +192,13 @@ def _repository(hub: Hub, text: str) -> Repository:
     return repository
 
 
-def _priced(hub: Hub, models: tuple[RemoteModel, ...], *, quiet: bool) -> list[Fit]:
-    from kvdesk.backend.library.badges import Badges
-
-    badges = Badges()
+def _priced(hub: Hub, models: tuple[RemoteModel, ...], args: argparse.Namespace) -> list[Fit]:
+    pricing, quiet = badges(args.machine), args.json
     fits: list[Fit] = []
     for index, model in enumerate(models):
         if not quiet and sys.stderr.isatty():
             print(f"\rreading headers: {index + 1} of {len(models)}", end="", file=sys.stderr, flush=True)
-        fits.append(badges.of_remote(hub, model))
+        fits.append(pricing.of_remote(hub, model))
     if not quiet and sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
     return fits

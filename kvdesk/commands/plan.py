@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from kvdesk.commands.flags import FLAGS, add_flags, given
 from kvdesk.commands.table import aligned
-from kvdesk.errors import SettingsError
+from kvdesk.errors import SettingsError, UsageError
 from kvdesk.sizes import MIB, format_bytes, format_bytes_delta
 
 if TYPE_CHECKING:
     from kvdesk.backend.gguf.model_file import ModelFile
+    from kvdesk.backend.planning.described_machine import DescribedMachine
     from kvdesk.backend.planning.plan import Curve, MemoryPlan, Option
     from kvdesk.backend.planning.pricer import Pricer
     from kvdesk.backend.settings import EngineSettings
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="what to keep free under the ceiling (1024, or a tenth of the memory if that is less)",
     )
+    parser.add_argument(
+        "--as",
+        dest="machine",
+        metavar="MACHINE",
+        help='plan for another machine, such as "24 GiB VRAM, 64 GiB RAM" or "2x 16 GiB VRAM, 32 GiB RAM"',
+    )
     parser.add_argument("--curve", action="store_true", help="memory against context length, per cache type")
     parser.add_argument("--fit", action="store_true", help="plan the largest context that fits")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -64,17 +71,20 @@ def run(args: argparse.Namespace) -> int:
     from kvdesk.backend.settings import AUTOMATIC_MARGIN
 
     settings = _settings(args)
+    machine = _described(args)
+    if machine:
+        settings = machine.applied_to(settings)
     margin_bytes = AUTOMATIC_MARGIN if args.margin is None else args.margin * MIB
     with Pricer(read_model_file(args.model), Calibration(paths.calibration_file()), margin_bytes) as pricer:
         try:
-            _plan(args, settings, pricer)
+            _plan(args, settings, pricer, machine)
         except SettingsError as error:
             raise SettingsError(str(error) + _nearest_words(settings, error.nearest)) from error
     return 0
 
 
-def _plan(args: argparse.Namespace, settings: EngineSettings, pricer: Pricer) -> None:
-    readings = _read_domains(pricer, settings)
+def _plan(args: argparse.Namespace, settings: EngineSettings, pricer: Pricer, machine: DescribedMachine | None) -> None:
+    readings = machine.readings if machine else _read_domains(pricer, settings)
     if args.fit:
         own_length = dataclasses.replace(settings, context=dataclasses.replace(settings.context, n_ctx=0))
         longest = pricer.longest(own_length, readings)
@@ -97,6 +107,16 @@ def _settings(args: argparse.Namespace) -> EngineSettings:
     model = given(args, ModelSettings)
     context = given(args, ContextSettings)
     return EngineSettings(remembered(model, paths.fallback_file()), context)
+
+
+def _described(args: argparse.Namespace) -> DescribedMachine | None:
+    from kvdesk.backend.planning.described_machine import read_description
+
+    if args.machine is None:
+        return None
+    if args.rpc_servers:
+        raise UsageError("--as describes the whole machine; it goes without --rpc.")
+    return read_description(args.machine)
 
 
 def _read_domains(pricer: Pricer, settings: EngineSettings) -> Sequence[DomainReading]:

@@ -94,3 +94,13 @@ def test_it_runs_as_a_program_without_qt(home: Path) -> None:
     check += "sys.exit(code or 'PySide6' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_fits_are_told_for_another_machine(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = paths.models_dir() / "owner" / "repo"
+    own.mkdir(parents=True)
+    write_tiny("llama", own)
+    assert run("list", "--json", "--as", "24 GiB VRAM, 64 GiB RAM") == 0
+    [row] = json.loads(capsys.readouterr().out)["models"]
+    assert [domain["name"] for domain in row["fit"]["domains"]] == ["RAM", "GPU0"]
+    assert run("list", "--as", "nonsense") == 2

@@ -156,3 +156,30 @@ def test_no_qt_and_no_numpy_are_needed(gemma: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["source"] == "dry-run"
+
+
+# --- another machine ----------------------------------------------------------------------------------------------
+
+
+def test_a_described_machine_is_planned_by_llama_cpp_itself(gemma: Path) -> None:
+    answer = told(gemma, "--as", "2x 24 GiB VRAM, 64 GiB RAM")
+    devices = {device["name"]: device for device in answer["devices"]}
+    assert list(devices) == ["RAM", "GPU0", "GPU1"]
+    assert answer["source"] == "dry-run"
+    assert [devices[name]["capacity_bytes"] >> 30 for name in devices] == [64, 24, 24]
+    assert devices["GPU0"]["kv_bytes"] + devices["GPU1"]["kv_bytes"] == answer["kv"]["total_bytes"]
+    assert devices["RAM"]["kv_bytes"] == 0
+    assert answer["fits"] is True
+    assert "worker" not in json.dumps(answer)
+
+
+def test_a_small_gpu_does_not_hold_it_and_layers_are_offered(gemma: Path) -> None:
+    answer = told(gemma, "--as", "1 MiB VRAM, 64 GiB RAM")
+    assert answer["fits"] is False
+    assert "GPU0" in answer["verdict"]
+    assert "n_gpu_layers" in {option["change"] for option in answer["options"]}
+
+
+@pytest.mark.parametrize("arguments", [["--as", "a big one"], ["--as", "8 GiB RAM", "--rpc", "127.0.0.1:50052"]])
+def test_an_impossible_description_is_a_usage_error(gemma: Path, arguments: list[str]) -> None:
+    assert run_here(gemma, *arguments) == 2

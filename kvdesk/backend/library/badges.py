@@ -16,6 +16,7 @@ from kvdesk.backend.library.hub.hub import Hub
 from kvdesk.backend.library.hub.remote_header import fetch_headers
 from kvdesk.backend.library.hub.repository import RemoteModel
 from kvdesk.backend.planning.calibration import Calibration
+from kvdesk.backend.planning.described_machine import DescribedMachine
 from kvdesk.backend.planning.fit import UNKNOWN, Fit, fit_of
 from kvdesk.backend.planning.pricer import Pricer
 from kvdesk.backend.protocol.facts import Device
@@ -25,13 +26,23 @@ from kvdesk.backend.system.machine import read_domains
 from kvdesk.backend.system.samples import DomainReading
 from kvdesk.errors import HubError, ModelFileError
 
+DEFAULT_SETTINGS = EngineSettings()
+
 
 class Badges:
     """Prices models with ``settings``, keeping ``margin_bytes`` free."""
 
-    def __init__(self, settings: EngineSettings = EngineSettings(), margin_bytes: int = AUTOMATIC_MARGIN) -> None:  # noqa: B008 - frozen
-        self._settings = replace(settings, model=remembered(settings.model, paths.fallback_file()))
+    def __init__(
+        self,
+        settings: EngineSettings = DEFAULT_SETTINGS,
+        margin_bytes: int = AUTOMATIC_MARGIN,
+        machine: DescribedMachine | None = None,
+    ) -> None:
+        """``machine`` is another one to price for; None is this."""
+        settings = replace(settings, model=remembered(settings.model, paths.fallback_file()))
+        self._settings = machine.applied_to(settings) if machine else settings
         self._margin_bytes = margin_bytes
+        self._machine = machine
 
     def of_file(self, path: Path) -> Fit:
         """How the model in ``path`` fits; a file that is no model (any more) is unknown, and the sentence says why."""
@@ -55,8 +66,7 @@ class Badges:
 
     def _of(self, model: ModelFile) -> Fit:
         with Pricer(model, Calibration(paths.calibration_file()), self._margin_bytes) as pricer:
-            return fit_of(pricer, self._settings, _read)
+            return fit_of(pricer, self._settings, self._read)
 
-
-def _read(devices: Sequence[Device]) -> Sequence[DomainReading]:
-    return read_domains(devices=devices)
+    def _read(self, devices: Sequence[Device]) -> Sequence[DomainReading]:
+        return self._machine.readings if self._machine else read_domains(devices=devices)

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvdesk.backend.gguf.header import Tensor
-from kvdesk.backend.protocol.footprint import Footprint
+from kvdesk.backend.protocol.footprint import DESCRIBED_DEVICE, Footprint
 from kvdesk.backend.settings import EngineSettings, ModelSettings
 from kvdesk.errors import KvdeskError, PlanError, SettingsError
 
 if TYPE_CHECKING:
     from kvdesk.backend.llama.sizing.no_alloc_model import PlannedModel
 
+_HIDDEN_BY = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR")
+"""Variables that hide this machine's own devices from llama.cpp's backends when they are empty."""
 _KEPT_MODELS = 4
 """Opened variants of the model (GPU layers, repacking) kept at once; each is some megabytes."""
 
@@ -90,6 +92,7 @@ class _Helper:
         self._copy: Path | None = None
         self._models: OrderedDict[ModelSettings, PlannedModel] = OrderedDict()
         self._stand_ins: dict[str, str] = {}
+        self._described: dict[str, str] = {}
         self._connected = False
 
     def answer(self, question: EngineSettings | TryRepacking) -> Answer:
@@ -107,21 +110,28 @@ class _Helper:
             return Answer(failure=str(error))
 
     def _footprint(self, settings: EngineSettings) -> Footprint:
-        from kvdesk.backend.llama.sizing.local_rpc_server import renamed
+        from kvdesk.backend.llama.sizing.local_rpc_server import as_described, renamed
 
         self._connect()
-        return renamed(self._model(settings.model).footprint(settings.context), self._stand_ins)
+        footprint = self._model(settings.model).footprint(settings.context)
+        return renamed(as_described(footprint, self._described), self._stand_ins)
 
     def _connect(self) -> None:
-        """Make every network worker a device of this process; one that is busy is replaced by a server in here."""
+        """Make every network worker a device of this process; one that is busy is replaced by a server in here, as is a
+        device that is only described."""
         from kvdesk.backend.llama import library
         from kvdesk.backend.llama.sizing import local_rpc_server
 
         if self._connected:
             return
+        if any(endpoint.startswith(DESCRIBED_DEVICE) for endpoint in self._rpc_servers):
+            os.environ.update(dict.fromkeys(_HIDDEN_BY, ""))  # another machine is planned for: not with this one's GPUs
         library.start()
         for endpoint in self._rpc_servers:
-            if local_rpc_server.is_busy(endpoint):
+            if endpoint.startswith(DESCRIBED_DEVICE):
+                address = local_rpc_server.start()
+                self._described[address] = endpoint.removeprefix(DESCRIBED_DEVICE)
+            elif local_rpc_server.is_busy(endpoint):
                 address = local_rpc_server.start()
                 self._stand_ins[address] = endpoint
             else:

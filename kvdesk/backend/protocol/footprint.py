@@ -12,6 +12,9 @@ from kvdesk.backend.settings import EngineSettings
 
 DRY_RUN = "dry-run"
 ESTIMATE = "estimate"
+DESCRIBED_DEVICE = "described:"
+"""Among rpc_servers of a dry run: a device that does not exist, with the name that follows. llama.cpp splits a model over
+it as over any other."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,26 @@ def renamed(footprint: Footprint, endpoints: dict[str, str]) -> Footprint:
     )
 
 
+def as_described(footprint: Footprint, names: dict[str, str]) -> Footprint:
+    """``footprint`` with devices of ``names`` (stand-in -> name) in place of the stand-ins: GPUs, by their own names."""
+    by_device = {d.name: names[d.description] for d in footprint.devices if d.description in names}
+    return dataclasses.replace(
+        footprint,
+        buffers=tuple(
+            dataclasses.replace(b, device=by_device[b.device], name=by_device[b.device]) if b.device in by_device else b
+            for b in footprint.buffers
+        ),
+        devices=tuple(
+            dataclasses.replace(
+                d, name=by_device[d.name], description="described", kind="gpu", free_bytes=None, total_bytes=None
+            )
+            if d.name in by_device
+            else d
+            for d in footprint.devices
+        ),
+    )
+
+
 def _serve(endpoint: str) -> None:
     def function(name: str, *types: type[ctypes._SimpleCData[Any]]) -> Callable[..., Any]:  # pyright: ignore[reportPrivateUsage]
         return ctypes.CFUNCTYPE(_pointer, *types)(ctypes.cast(getattr(ggml, name), _pointer).value or 0)
