@@ -263,6 +263,21 @@ def test_forgetting_keeps_the_system_prompt_and_goes_on(desk: Desk, tmp_path: Pa
     assert desk.of(m.Forgot)[-1].n_turns == 0
 
 
+def test_a_conversation_of_hundreds_of_turns_is_answered(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=512))
+    turns = [f"message number {i} " * 8 for i in range(601)]
+    for overflow in ("truncate-middle", "rolling"):
+        _, stats = desk.answer(*turns, overflow=overflow)
+        assert desk.of(m.Forgot)[-1].n_turns > 580
+        assert stats.prompt_tokens < 512
+
+
+def test_a_long_line_without_breaks_is_counted(desk: Desk, starter: Path) -> None:
+    desk.load(starter, ContextSettings(n_threads=1, n_ctx=512))
+    desk.engine.send(m.CountTokens(-1, (ChatTurn("user", "x7" * 100_000),)))
+    assert desk.until(m.TokensCounted).n_tokens > 10_000
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_changed_cache_types_keep_the_conversation(desk: Desk, tmp_path: Path, family: str) -> None:
     desk.load(write_tiny(family, tmp_path), ContextSettings(n_threads=1, n_ctx=2048))

@@ -8,9 +8,6 @@ from multiprocessing.connection import Connection
 
 from kvdesk.backend.protocol import messages as m
 
-COUNTS_QUEUED = 2
-"""Token counts that wait at once; older ones are dropped, for whoever asks again wants the newest."""
-
 
 class PipeWriter:
     """One for each engine process. ``send`` never waits; order is kept. ``close`` after the process has ended."""
@@ -28,9 +25,9 @@ class PipeWriter:
         elsewhere."""
         with self._changed:
             if isinstance(command, m.CountTokens):
-                counts = [one for one in self._queue if isinstance(one, m.CountTokens)]
-                for old in counts[: max(0, len(counts) + 1 - COUNTS_QUEUED)]:
-                    self._queue.remove(old)
+                for old in [one for one in self._queue if isinstance(one, m.CountTokens)]:
+                    if old.is_plain == command.is_plain:  # whoever asks again wants the newest
+                        self._queue.remove(old)
             self._queue.append(command)
             self._changed.notify()
 

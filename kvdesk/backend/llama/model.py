@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from kvdesk.backend.gguf.header import Tensor
 from kvdesk.backend.gguf.positions import ALL_ALIKE, Positions
-from kvdesk.backend.llama import library, mapped_pages, shim
+from kvdesk.backend.llama import library, mapped_pages, shim, text_pieces
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.params import LOAD_MODE_NONE, model_params
@@ -161,6 +161,12 @@ class Model:
         return [token for part in parts for token in (self._spelled(part, parse_special) if part else unknown)]
 
     def _spelled(self, text: str, parse_special: bool) -> list[int]:
+        parts = (
+            text_pieces.pieces(text, takes_blank=not self.joins_cleanly) if len(text) > text_pieces.WHOLE else (text,)
+        )
+        return [token for part in parts for token in self._spelled_whole(part, parse_special)]
+
+    def _spelled_whole(self, text: str, parse_special: bool) -> list[int]:
         raw = text.encode("utf-8")
         room = len(raw) + 8
         while True:

@@ -6,6 +6,7 @@ Special tokens in what people write stay text; those of the template keep their 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ from kvdesk.errors import EngineError
 _MARK = "\ue000{}\ue001"
 """Stands for a message's content while the template is rendered (private-use characters, in no tokenizer's vocabulary)."""
 
+CONTENTS_KNOWN = 4096
+"""Messages whose size is remembered."""
 _MARKS = re.compile("(\ue000[0-9]+\ue001)")
 
 
@@ -34,6 +37,8 @@ class Prompt:
         self._model = model
         self._template: LimitedTemplate | None = None
         self.problem = ""
+        self._contents: dict[str, tuple[int, bool]] = {}
+        self._knowing = threading.Lock()
         self.format = ChatFormat()
         self._wants_bos = bool(lib.llama_vocab_get_add_bos(model.vocab)) and lib.llama_vocab_bos(model.vocab) >= 0
         source = model.chat_template()
@@ -137,9 +142,26 @@ class Prompt:
         )
         return (thought.strip(), answer.strip()) == (reply.thought.strip(), reply.content.strip())
 
+    def count(self, content: str) -> int:
+        """Tokens of ``content`` by itself; remembered. Any thread."""
+        return self._known(content)[0] if content else 0
+
     def _has_special(self, content: str) -> bool:
-        plain = self._model.tokenize(content, parse_special=False)
-        return plain != self._model.tokenize(content, parse_special=True)
+        return self._known(content)[1]
+
+    def _known(self, content: str) -> tuple[int, bool]:
+        """How many tokens ``content`` makes, and whether special tokens are among them when they are parsed: what was said
+        stays what it is, so a long conversation costs its newest turns only."""
+        with self._knowing:
+            known = self._contents.pop(content, None)
+        if known is None:
+            plain = self._model.tokenize(content, parse_special=False)
+            known = len(plain), plain != self._model.tokenize(content, parse_special=True)
+        with self._knowing:
+            self._contents[content] = known  # the newest at the end
+            if len(self._contents) > CONTENTS_KNOWN:
+                del self._contents[next(iter(self._contents))]
+        return known
 
     def tokenize(self, text: str, contents: dict[str, str]) -> list[int]:
         """Template text with its special tokens, contents without. The start token comes first, once, if the vocabulary

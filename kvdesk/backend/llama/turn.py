@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from kvdesk.backend.chat_format.reply_reader import ReplyReader
 from kvdesk.backend.chat_format.thinking import NO_MARKS, ThinkingSplitter
+from kvdesk.backend.llama.fitting import FORGETTING, MIDDLE, fit
 from kvdesk.backend.llama.kv.conversation_cells import (
     Cancelled,
     ContextFull,
@@ -34,9 +35,6 @@ FLUSH_S = 0.05
 
 KV_S = 0.5
 """Occupancy goes up at most this often while a reply is written, as often as memory is sampled: people read it."""
-
-FORGETTING = ("truncate-middle", "rolling")
-"""Overflow policies that make room by forgetting."""
 
 
 class Turn:
@@ -75,7 +73,12 @@ class Turn:
         Raises PromptTooLong (nothing was changed) or EngineError; text already sent stays sent.
         """
         session, request = self._session, self._request
-        turns, tokens = self._fitting_prompt()
+        try:
+            turns, tokens = self._fitting_prompt()
+        except Cancelled:  # nothing was read or written
+            stats = TurnStats(StopReason.CANCELLED, 0, 0, 0, (time.monotonic() - self._started) * 1000, None, None)
+            self._send(TurnFinished(request.request_id, stats, session.kv()))
+            return
         if request.conversation_id != session.conversation_id:
             if self._keeper:
                 self._keeper.keep(session)
@@ -145,26 +148,19 @@ class Turn:
     def _fitting_prompt(self) -> tuple[list[ChatTurn], list[int]]:
         """Turns and tokens that leave room for a reply, the oldest turns forgotten if the policy says so."""
         request, limit = self._request, self._session.limit
-        turns = list(request.turns)
-        tokens = self._tokens(turns)
-        whole = len(tokens)
-        if whole >= limit and request.overflow not in FORGETTING:
-            raise PromptTooLong(
-                f"The conversation has {whole:,} tokens and the context {limit:,}; choose a longer context or "
-                "let it forget the oldest turns.",
-                whole,
-                limit,
-            )
+        if request.overflow not in FORGETTING:
+            tokens = self._tokens(request.turns)
+            if len(tokens) >= limit:
+                raise PromptTooLong(
+                    f"The conversation has {len(tokens):,} tokens and the context {limit:,}; choose a longer context or "
+                    "let it forget the oldest turns.",
+                    len(tokens),
+                    limit,
+                )
+            return list(request.turns), tokens
         room = limit - min(request.sampling.max_tokens or limit // 4, limit // 4)
-        forgotten = 0
-        while request.overflow in FORGETTING and len(tokens) > room:
-            first = next((i for i, t in enumerate(turns) if t.role != "system"), len(turns))
-            after = next((i for i in range(first + 1, len(turns)) if turns[i].role == "user"), len(turns))
-            if after >= len(turns):
-                break
-            forgotten += after - first
-            del turns[first:after]
-            tokens = self._tokens(turns)
+        fitted = fit(request.turns, request.overflow, room, self._count, self._tokens)
+        turns, tokens = fitted.turns, fitted.tokens
         if len(tokens) >= limit:
             raise PromptTooLong(
                 f"The last message alone has {len(tokens):,} tokens and the context {limit:,}; shorten it or choose "
@@ -172,9 +168,17 @@ class Turn:
                 len(tokens),
                 limit,
             )
-        if forgotten:
-            self._send(Forgot(request.request_id, forgotten, whole - len(tokens)))
+        if fitted.n_forgotten:
+            kept = set(map(id, turns))
+            lost = sum(self._count(turn) for turn in request.turns if id(turn) not in kept)
+            self._send(Forgot(request.request_id, fitted.n_forgotten, lost))
         return turns, tokens
+
+    def _count(self, turn: ChatTurn) -> int:
+        """Tokens of what ``turn`` says. Raises Cancelled once a stop was asked for."""
+        if self._session.abort.is_set():
+            raise Cancelled
+        return self._prompt.count(turn.content) + self._prompt.count(turn.thought)
 
     def _tokens(self, turns: Sequence[ChatTurn]) -> list[int]:
         """The prompt's tokens; where its text goes on from what the cells hold, those very tokens and then the rest."""
@@ -193,10 +197,13 @@ class Turn:
         return self._prompt.tokenize(text, contents)
 
     def _kept_prefix(self, turns: Sequence[ChatTurn], tokens: Sequence[int]) -> int:
-        """Tokens at the front that are never forgotten: the system prompt with what the template puts around it."""
-        system = [t for t in turns if t.role == "system"]
+        """Tokens at the front that are never forgotten: the system prompt with what the template puts around it, and the
+        first exchange where the policy keeps it."""
+        n_kept = sum(turn.role == "system" for turn in turns)
+        if self._request.overflow == MIDDLE and len(turns) > n_kept + 2:
+            n_kept += 2
         one, other = (
-            self._prompt.tokens([*system, ChatTurn("user", text)], thinking=self._request.sampling.thinking)
+            self._prompt.tokens([*turns[:n_kept], ChatTurn("user", text)], thinking=self._request.sampling.thinking)
             for text in "12"
         )
         return min(common_prefix(one, other), common_prefix(one, tokens))

@@ -142,21 +142,28 @@ class EngineProcess:
             self._abort.set()
 
     def _count(self) -> None:
-        """Count what was asked about last; of older questions that still wait, all but one are passed over."""
+        """Count what was asked about last, as a prompt and plainly; older questions that still wait are passed over."""
         while True:
             waiting = [self._counts.get()]
             while not self._counts.empty():
                 waiting.append(self._counts.get())
-            for command in waiting[-2:]:
+            for command in {one.is_plain: one for one in waiting}.values():
                 try:
                     with self._vocabulary:
-                        n = len(self._prompt.tokens(command.turns)) if self._prompt else 0
+                        n = self._counted(command)
                 except Exception as error:  # noqa: BLE001 - one question is not worth the process
                     traceback.print_exc()
                     sentence = str(error) if isinstance(error, KvdeskError) else UNFORESEEN
                     self._send(m.Failed("EngineError", sentence, command.request_id))
                 else:
                     self._send(m.TokensCounted(command.request_id, n))
+
+    def _counted(self, command: m.CountTokens) -> int:
+        if self._prompt is None:
+            return 0
+        if command.is_plain:
+            return sum(self._prompt.count(turn.content) for turn in command.turns)
+        return len(self._prompt.tokens(command.turns))
 
     # --- commands -----------------------------------------------------------------------------------------------
 

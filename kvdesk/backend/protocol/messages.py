@@ -69,11 +69,12 @@ class Generate:
 
 @dataclass(frozen=True)
 class CountTokens:
-    """How many tokens ``turns`` make as a prompt; answered also while a reply is being generated. Only the newest two that
-    wait are sure of an answer."""
+    """How many tokens ``turns`` make as a prompt, or with ``is_plain`` what they say by itself; answered also while a reply is
+    being generated. Of each of the two only the newest that waits is sure of an answer."""
 
     request_id: int
     turns: tuple[ChatTurn, ...]
+    is_plain: bool = False
 
 
 @dataclass(frozen=True)

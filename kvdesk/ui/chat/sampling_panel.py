@@ -98,9 +98,12 @@ class SamplingPanel(QWidget):
             "stop": (self.tr("Stop at limit"), self.tr("The reply ends where the context does")),
             "truncate-middle": (
                 self.tr("Truncate middle"),
-                self.tr("Forget the middle; the system prompt and recent turns stay"),
+                self.tr("Forget the middle; the system prompt, the first exchange and the newest stay"),
             ),
-            "rolling": (self.tr("Rolling window"), self.tr("Forget the oldest turns, again and again")),
+            "rolling": (
+                self.tr("Rolling window"),
+                self.tr("Forget the oldest turns; the system prompt and the newest stay"),
+            ),
         }
         box = ChoiceBox(OVERFLOWS)
         box.setAccessibleName(self.tr("Context Overflow"))

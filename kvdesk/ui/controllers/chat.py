@@ -82,8 +82,12 @@ class ChatController(QObject):
         self._thoughts: list[str] = []
         self._request_id = 0
         self._requests = 0
-        self._counted_id = 0
+        self._counts = 0
+        self._count_ids = {False: 0, True: 0}
+        """The newest counts asked for: of the conversation, and (True) of the draft."""
+        self._counted_turns: tuple[ChatTurn, ...] | None = None
         self._history_tokens: int | None = None
+        self._draft_tokens = 0
         self._save_timer = QTimer(self)
         self._save_timer.setInterval(SAVE_MS)
         self._save_timer.timeout.connect(self._save_partial)
@@ -385,6 +389,7 @@ class ChatController(QObject):
             self._refresh_new()
         if now.can_answer != before.can_answer or now.is_loading != before.is_loading or now.model is not before.model:
             self._composer.show_closed(self._why_closed(now))
+            self._counted_turns = None  # another model counts anew
             self._count()
         match event:
             case m.TokensCounted():
@@ -458,26 +463,34 @@ class ChatController(QObject):
         self._count()
 
     def _count(self) -> None:
-        """Ask how many tokens the conversation makes, without and with the draft; answered while replies go on."""
-        self._history_tokens = None
+        """Ask how many tokens the conversation makes, once for each state of it, and how many the draft; answered while
+        replies go on."""
         if not self.can_send:
+            self._counted_turns = self._history_tokens = None
             self._composer.show_draft_tokens(None)
             return
-        self._counted_id += 1
         turns = to_turns(self.conversation, self._path)
+        if turns != self._counted_turns:
+            self._counted_turns, self._history_tokens = turns, None
+            self._ask_count(turns, is_plain=False)
         draft = self._composer.draft()
-        self._session.engine.send(m.CountTokens(-2 * self._counted_id, turns))
-        self._session.engine.send(
-            m.CountTokens(-2 * self._counted_id - 1, (*turns, ChatTurn("user", draft)) if draft else turns)
-        )
+        self._ask_count((ChatTurn("user", draft),) if draft else (), is_plain=True)
+
+    def _ask_count(self, turns: tuple[ChatTurn, ...], *, is_plain: bool) -> None:
+        self._counts += 1
+        self._count_ids[is_plain] = -self._counts  # no reply has such a number
+        self._session.engine.send(m.CountTokens(-self._counts, turns, is_plain))
 
     def _on_tokens_counted(self, event: m.TokensCounted) -> None:
-        if event.request_id == -2 * self._counted_id:
+        if event.request_id == self._count_ids[False]:
             self._history_tokens = event.n_tokens
-        elif event.request_id == -2 * self._counted_id - 1 and self._history_tokens is not None:
-            draft = max(0, event.n_tokens - self._history_tokens)
-            self._composer.show_draft_tokens(draft)
-            self.tokens_counted.emit(self._history_tokens if self._path else 0, draft)
+        elif event.request_id == self._count_ids[True]:
+            self._draft_tokens = event.n_tokens
+            self._composer.show_draft_tokens(event.n_tokens)
+        else:
+            return
+        if self._history_tokens is not None:
+            self.tokens_counted.emit(self._history_tokens if self._path else 0, self._draft_tokens)
 
 
 def _model_name(state: SessionState) -> str:

@@ -145,7 +145,7 @@ class OverflowWarningController(QObject):
     def _on_option_chosen(self, choice: PricedChoice) -> None:
         match choice.answer:
             case ForgetOldest():
-                self._chat.set_overflow("truncate-middle")
+                self._chat.set_overflow("rolling")
             case ContextSettings() as context:
                 self._models.apply(replace(self._session.state.settings, context=context))
             case _:
