@@ -54,6 +54,9 @@ def explain(
         cause, memory = "did not answer any more and was ended", False
     elif worker:
         cause, more, memory = f"lost {worker}", ". Start `kvdesk worker` there again, then reload.", False
+    elif "GGML_ASSERT(id_to_token.size() == token_to_id.size())" in recent:  # llama-vocab.cpp
+        cause, memory = "gave up", False
+        more = ": the file has the same token twice in its vocabulary, so it is damaged. Download it again."
     elif asked is not None:
         room = f", {format_bytes(free)} was free" if free is not None else ""
         cause, more = "ran out of memory", f": it asked for {format_bytes(asked)}{room}."

@@ -27,7 +27,7 @@ from kvdesk.backend.engine.pulse import PATIENCE_S, START_PATIENCE_S, URGENT_PAT
 from kvdesk.backend.processes.engine_process import worker_main
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import EngineSettings
-from kvdesk.backend.system.procfs import read_text
+from kvdesk.backend.system.cgroup import memory_groups
 from kvdesk.errors import EngineDied
 
 log = logging.getLogger(__name__)
@@ -396,6 +396,7 @@ def _reap(process: SpawnProcess, timeout_s: float) -> bool:
 
 
 def _oom_kills() -> int:
-    """How many processes this kernel has killed for memory since it started (Linux); 0 where it does not say."""
-    fields = dict(line.split(" ", 1) for line in (read_text("/proc/vmstat") or "").splitlines() if " " in line)
-    return int(fields.get("oom_kill", "0"))
+    """How many processes the kernel has killed for memory in this process's own control group (the engine is in it); 0 where
+    it does not say. The machine's own counter would blame another container's kill on us."""
+    groups = memory_groups()
+    return (groups[0].oom_kills() or 0) if groups else 0

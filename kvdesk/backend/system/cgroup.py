@@ -38,6 +38,12 @@ class MemoryGroup:
             return None
         return max(0, limit - max(0, usage - self._file_cache_bytes()))
 
+    def oom_kills(self) -> int | None:
+        """How many processes of this group, and of those below it, the kernel has killed because memory ran out."""
+        text = read_text(self.folder / ("memory.events" if self.version == 2 else "memory.oom_control")) or ""
+        counts = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
+        return int(counts[0]) if counts and counts[0].isdecimal() else None
+
     def peak_bytes(self) -> int | None:
         """The kernel's own record of the group's largest use, file cache included."""
         return read_count(self.folder / ("memory.peak" if self.version == 2 else "memory.max_usage_in_bytes"))

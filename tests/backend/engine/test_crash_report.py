@@ -170,3 +170,8 @@ def test_the_session_log_gets_what_is_known_and_nothing_else() -> None:
         "free_bytes": (11469 - 4096) * MIB,
     }
     assert crash_values(explain(-6, ABORTED, "idle"))["last_words"].startswith("ggml.c:3151: GGML_ASSERT")
+
+
+def test_a_vocabulary_with_a_token_twice_is_named() -> None:
+    log = "llama-vocab.cpp:2544: GGML_ASSERT(id_to_token.size() == token_to_id.size()) failed\n"
+    assert "the same token twice" in sentence(-6, log)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
-from kvdesk.backend.system.cgroup import memory_groups
+from kvdesk.backend.system.cgroup import MemoryGroup, memory_groups
 from kvdesk.backend.system.machine import (
     FDINFO,
     NO_ENGINE,
@@ -179,6 +179,21 @@ def v2_group(limit: str, current: int, cache: int, high: str = "max") -> dict[st
 
 def below(folder: str, files: dict[str, str]) -> dict[str, str]:
     return {f"{folder}/{name}": text for name, text in files.items()}
+
+
+@linux
+@pytest.mark.parametrize(
+    ("version", "name", "text"),
+    [
+        (2, "memory.events", "low 0\noom 3\noom_kill 2\noom_group_kill 0\n"),
+        (1, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+    ],
+)
+def test_a_group_tells_how_many_were_killed_for_memory(tmp_path: Path, version: int, name: str, text: str) -> None:
+    group = MemoryGroup(tmp_path, version)
+    assert group.oom_kills() is None
+    (tmp_path / name).write_text(text)
+    assert group.oom_kills() == 2
 
 
 @linux
