@@ -22,6 +22,7 @@ BENCHMARKS = (
     "plan_speed",
     "monitor_cost",
     "library_speed",
+    "download_cost",
     "transcript_cost",
     "chart_cost",
     "at_random",

@@ -41,6 +41,10 @@ from kvdesk.errors import HubError, KvdeskError
 
 log = logging.getLogger(__name__)
 
+OTHER_LINK = (
+    "Only links to the Hugging Face hub are downloaded here. Download the file with your browser, then open it: File, "
+    "Open model."
+)
 _TELL_EVERY_S = 0.1
 _END_S = 5.0
 
@@ -75,6 +79,8 @@ class Library:
         """Ask the hub: for a repository where ``words`` name one (a link, owner/name), else for all whose names match."""
         if read_reference(words):
             self.look_up(words)
+        elif "://" in words:
+            self._on_event(HubFailed(OTHER_LINK))
         else:
             self._remote.do(lambda is_wanted: self._search(words, sort, is_wanted))
 

@@ -115,6 +115,12 @@ def test_what_the_hub_refuses_is_a_sentence(watched: Watched, fake: FakeHub) -> 
     assert "has no Q2_K" in watched.wait_for(HubFailed).sentence
 
 
+def test_links_to_other_places_are_not_sent_to_the_hub(watched: Watched, fake: FakeHub) -> None:
+    watched.library.search("https://example.com/models/m.gguf")
+    assert "with your browser" in watched.wait_for(HubFailed).sentence
+    assert fake.requests == []
+
+
 def test_only_the_newest_search_is_answered(watched: Watched, fake: FakeHub) -> None:
     watched.library.search("first")
     watched.library.search("second")
