@@ -13,6 +13,7 @@ KvdeskError                 anything with a sentence for a person; ``str()`` is 
 ├── PlanError               the dry run could not answer
 ├── HubError                a model hub refused, failed or cannot be reached; ``.status``, ``.is_temporary``
 └── StoreError              the database cannot be used (newer schema, damaged, disk full)
+    └── ConversationGone    it was deleted, perhaps in another window
 """
 
 from __future__ import annotations
@@ -112,6 +113,13 @@ class PlanError(KvdeskError):
 
 class StoreError(KvdeskError):
     """The database cannot be used."""
+
+
+class ConversationGone(StoreError):
+    """The conversation was deleted, perhaps in another window."""
+
+    def __init__(self) -> None:
+        super().__init__("This conversation no longer exists; it may have been deleted in another window.")
 
 
 class HubError(KvdeskError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -72,6 +73,12 @@ def sessions_dir() -> Path:
 def snapshots_dir() -> Path:
     """KV caches of conversations; made when absent."""
     return _private(data_dir() / "snapshots")
+
+
+def rescue_dirs() -> tuple[Path, ...]:
+    """Where what cannot be stored at the end is written, the first that takes it: the disk of the first may be full, so
+    the last is that for temporary files (backend/conversations/rescue.py)."""
+    return (data_dir(), config_dir(), log_dir(), Path(tempfile.gettempdir()))
 
 
 def fallback_file() -> Path:

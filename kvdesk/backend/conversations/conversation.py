@@ -94,6 +94,25 @@ def new_message(role: str, content: str, parent_id: str | None, now_s: float, **
     return Message(id=new_id(), parent_id=parent_id, role=role, content=content, created_s=now_s, **fields)
 
 
+def moved_to(
+    new_conversation_id: str, conversation: Conversation, messages: Iterable[Message]
+) -> tuple[Conversation, tuple[Message, ...]]:
+    """The same text as another conversation. A message's new id follows from its old one and the conversation's: whoever
+    moves it, and however much of it at a time, comes to the same."""
+    namespace = uuid.UUID(new_conversation_id)
+
+    def moved(message_id: str | None) -> str | None:
+        return uuid.uuid5(namespace, message_id).hex if message_id else None
+
+    return (
+        dataclasses.replace(conversation, id=new_conversation_id, active_leaf_id=moved(conversation.active_leaf_id)),
+        tuple(
+            dataclasses.replace(message, id=uuid.uuid5(namespace, message.id).hex, parent_id=moved(message.parent_id))
+            for message in messages
+        ),
+    )
+
+
 def active_path(messages: Iterable[Message], leaf_id: str | None) -> tuple[Message, ...]:
     """The branch that ends in ``leaf_id``, first message first.
 

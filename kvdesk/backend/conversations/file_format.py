@@ -46,15 +46,17 @@ def to_markdown(conversation: Conversation, messages: Iterable[Message]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def to_json(conversation: Conversation, messages: Iterable[Message]) -> str:
-    """The whole conversation, every branch, as JSON that ``from_json`` reads."""
+def to_json(conversation: Conversation, messages: Iterable[Message], *, with_draft: bool = False) -> str:
+    """The whole conversation, every branch, as JSON that ``from_json`` reads; what is typed and not sent yet is nobody
+    else's business."""
     engine = conversation.engine_settings
     head = {
         **{field.name: getattr(conversation, field.name) for field in dataclasses.fields(conversation)},
         "sampling": conversation.sampling.to_dict(),
         "engine_settings": engine.to_dict() if engine else None,
     }
-    del head["draft"]  # nobody has said it yet
+    if not with_draft:
+        del head["draft"]
     tree = [
         {
             **{field.name: getattr(message, field.name) for field in dataclasses.fields(message)},
@@ -66,10 +68,11 @@ def to_json(conversation: Conversation, messages: Iterable[Message]) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
-def from_json(text: str) -> tuple[Conversation, tuple[Message, ...]]:
+def from_json(text: str, *, keep_ids: bool = False) -> tuple[Conversation, tuple[Message, ...]]:
     """The conversation in ``text`` and its messages, parents before children, all under new ids.
 
-    Raises UsageError with a sentence that names what is wrong. Unknown keys and settings are ignored.
+    With ``keep_ids`` it is a part of a conversation that is known: ids stay, and messages may answer some that are not in
+    the file. Raises UsageError with a sentence that names what is wrong. Unknown keys and settings are ignored.
     """
     try:
         document = json.loads(text)
@@ -81,12 +84,12 @@ def from_json(text: str) -> tuple[Conversation, tuple[Message, ...]]:
     if document.get("version") != VERSION:
         raise UsageError("This conversation was exported by a newer kvdesk; update kvdesk to read it.")
     head = _dict(document.get("conversation"), '"conversation"')
-    messages, new_ids = _read_messages(document.get("messages"))
+    messages, new_ids = _read_messages(document.get("messages"), keep_ids=keep_ids)
     leaf = head.get("active_leaf_id")
     newest = max(messages, key=lambda message: message.created_s).id if messages else None
     overflow = head.get("overflow")
     conversation = Conversation(
-        id=new_id(),
+        id=_text(head, "id") if keep_ids else new_id(),
         title=_text(head, "title"),
         created_s=_time(head, "created_s"),
         updated_s=_time(head, "updated_s"),
@@ -94,8 +97,9 @@ def from_json(text: str) -> tuple[Conversation, tuple[Message, ...]]:
         sampling=_sampling(head.get("sampling")),
         engine_settings=_engine_settings(head.get("engine_settings")),
         overflow=overflow if overflow in OVERFLOWS else "ask",
-        active_leaf_id=new_ids.get(leaf, newest) if isinstance(leaf, str) else newest,
+        active_leaf_id=new_ids.get(leaf, leaf if keep_ids else newest) if isinstance(leaf, str) else newest,
         model_path=_text(head, "model_path") or None,
+        draft=_text(head, "draft") if keep_ids else "",
     )
     return conversation, messages
 
@@ -112,7 +116,7 @@ def _figures(message: Message) -> str:
     return ", ".join(parts)
 
 
-def _read_messages(values: Any) -> tuple[tuple[Message, ...], dict[str, str]]:
+def _read_messages(values: Any, *, keep_ids: bool) -> tuple[tuple[Message, ...], dict[str, str]]:
     """The messages, parents first, and the new id of each old one."""
     if not isinstance(values, list):
         raise UsageError('"messages" is not a list.')
@@ -124,9 +128,9 @@ def _read_messages(values: Any) -> tuple[tuple[Message, ...], dict[str, str]]:
         if entry.get("role") not in ROLES:
             raise UsageError(f"Message {number} has the role {entry.get('role')!r}; possible: {', '.join(ROLES)}.")
         entries[entry["id"]] = entry
-    new_ids = {old: new_id() for old in entries}
+    new_ids = {old: old if keep_ids else new_id() for old in entries}
     messages: list[Message] = []
-    for old in _parents_first(entries):
+    for old in _parents_first(entries, is_part=keep_ids):
         entry = entries[old]
         thought, content = _text(entry, "thought"), _text(entry, "content")
         if entry["role"] == "assistant" and "thought" not in entry:  # of an older kvdesk: both in one
@@ -134,7 +138,7 @@ def _read_messages(values: Any) -> tuple[tuple[Message, ...], dict[str, str]]:
             thought, content = earlier if earlier[0] else ("", content)
         message = Message(
             id=new_ids[old],
-            parent_id=new_ids[entry["parent_id"]] if entry.get("parent_id") else None,
+            parent_id=new_ids.get(entry["parent_id"], entry["parent_id"]) if entry.get("parent_id") else None,
             role=entry["role"],
             content=content,
             thought=thought,
@@ -148,13 +152,13 @@ def _read_messages(values: Any) -> tuple[tuple[Message, ...], dict[str, str]]:
     return tuple(messages), new_ids
 
 
-def _parents_first(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _parents_first(entries: Mapping[str, Mapping[str, Any]], *, is_part: bool) -> list[str]:
     order: list[str] = []
     done: set[str] = set()
     for start in entries:
         branch: dict[str, None] = {}
         at: Any = start
-        while at and not (isinstance(at, str) and at in done):
+        while at and not (isinstance(at, str) and (at in done or (is_part and at not in entries))):
             if not isinstance(at, str) or at not in entries or at in branch:
                 raise UsageError(f"The messages are no tree: {at!r} is missing or answers itself.")
             branch[at] = None

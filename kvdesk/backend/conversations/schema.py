@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from kvdesk.backend.chat_format.thinking import split_reply
-from kvdesk.errors import StoreError
+from kvdesk.errors import ConversationGone, StoreError
 
 MIGRATIONS: tuple[str, ...] = (
     # 1: conversations, their messages as a tree, and what each model was last used with.
@@ -63,8 +63,6 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE role = 'assistant' AND thought_in(content) != '';
     """,
 )
-
-GONE = "This conversation no longer exists; it may have been deleted in another window."
 
 
 def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
@@ -121,6 +119,8 @@ def errors_in_words(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_CONSTRAINT_FOREIGNKEY":
+            raise ConversationGone from error
         sentence = _sentence(error, path)
         if sentence is None:
             raise
@@ -129,8 +129,6 @@ def errors_in_words(path: Path) -> Generator[None, None, None]:
 
 def _sentence(error: sqlite3.Error, path: Path) -> str | None:
     name: str = getattr(error, "sqlite_errorname", "") or ""
-    if name == "SQLITE_CONSTRAINT_FOREIGNKEY":
-        return GONE
     if name.startswith("SQLITE_CONSTRAINT") or isinstance(error, sqlite3.ProgrammingError):
         return None
     reasons = {

@@ -26,9 +26,9 @@ from kvdesk.backend.conversations.conversation import (
     stats_from_dict,
     stats_to_dict,
 )
-from kvdesk.backend.conversations.schema import GONE, errors_in_words, migrate, transaction
+from kvdesk.backend.conversations.schema import errors_in_words, migrate, transaction
 from kvdesk.backend.settings import EngineSettings, SamplingSettings
-from kvdesk.errors import StoreError
+from kvdesk.errors import ConversationGone
 
 FILE_NAME = "conversations.sqlite3"
 BUSY_TIMEOUT_S = 5.0
@@ -99,33 +99,33 @@ class ConversationStore:
         """One conversation, also a deleted one that is not purged yet. StoreError when there is none."""
         rows = self._rows(f"SELECT {', '.join(_COLUMNS)} FROM conversations WHERE id = ?", conversation_id)
         if not rows:
-            raise StoreError(GONE)
+            raise ConversationGone
         values = dict(zip(_COLUMNS, rows[0], strict=True))
         values["sampling"] = _read_sampling(values["sampling"]) or SamplingSettings()
         values["engine_settings"] = _read_engine(values["engine_settings"])
         return Conversation(**values)
 
-    def add_conversation(self, conversation: Conversation, messages: Iterable[Message] = ()) -> None:
-        """Keep a new conversation, with all its messages (parents before children) when it was imported."""
-        with self._changing():
-            self._insert("conversations", _COLUMNS, _conversation_values(conversation))
-            for message in messages:
-                self._insert_message(conversation.id, message)
+    def keep(self, conversation: Conversation, messages: Iterable[Message] = (), *, may_be_new: bool = True) -> None:
+        """Keep a conversation as it is now and those of its messages that are new or have changed (parents before
+        children): all of it or nothing. Doing it again changes nothing.
 
-    def save_conversation(self, conversation: Conversation) -> None:
-        """Keep title, settings, branch in view and times of a conversation that exists, as whoever shows it holds them."""
+        Raises ConversationGone when it was deleted, or is not there and not ``may_be_new``.
+        """
         with self._changing():
-            self._update("conversations", conversation.id, _COLUMNS, _conversation_values(conversation))
+            found = self._connection.execute("SELECT deleted_s FROM conversations WHERE id = ?", (conversation.id,))
+            row = found.fetchone()
+            if (row is None and not may_be_new) or (row is not None and row[0] is not None):
+                raise ConversationGone
+            if row is None:  # the branch in view is checked at the end of the transaction
+                self._insert(conversation)
+            for message in messages:
+                self._put_message(conversation.id, message)
+            self._update(conversation.id, _COLUMNS, _conversation_values(conversation))
 
     def rename(self, conversation_id: str, title: str) -> None:
         """Give a conversation another title."""
         with self._changing():
-            self._update("conversations", conversation_id, ("title",), (_clean(title),))
-
-    def save_draft(self, conversation_id: str, draft: str) -> None:
-        """Keep what is typed and not sent yet; that alone does not make a conversation the one used last."""
-        with self._changing():
-            self._update("conversations", conversation_id, ("draft",), (_clean(draft),))
+            self._update(conversation_id, ("title",), (_clean(title),))
 
     def remove_if_empty(self, conversation_id: str) -> None:
         """Remove a conversation in which nothing was said, typed or set."""
@@ -136,20 +136,15 @@ class ConversationStore:
                 (conversation_id,),
             )
 
-    def set_active_leaf(self, conversation_id: str, message_id: str | None) -> None:
-        """Remember which branch is in view."""
-        with self._changing():
-            self._update("conversations", conversation_id, ("active_leaf_id",), (message_id,))
-
     def delete(self, conversation_id: str, now_s: float) -> None:
         """Take a conversation out of sight; ``undelete`` brings it back until ``purge_deleted``."""
         with self._changing():
-            self._update("conversations", conversation_id, ("deleted_s",), (now_s,))
+            self._update(conversation_id, ("deleted_s",), (now_s,))
 
     def undelete(self, conversation_id: str) -> None:
         """Bring a deleted conversation back."""
         with self._changing():
-            self._update("conversations", conversation_id, ("deleted_s",), (None,))
+            self._update(conversation_id, ("deleted_s",), (None,))
 
     def purge_deleted(self, before_s: float) -> tuple[str, ...]:
         """Remove for good what was deleted before ``before_s``; their ids, for those who keep things beside them."""
@@ -165,20 +160,6 @@ class ConversationStore:
         columns = ", ".join(_MESSAGE_COLUMNS)
         rows = self._rows(f"SELECT {columns} FROM messages WHERE conversation_id = ? ORDER BY number", conversation_id)
         return tuple(_read_message(row) for row in rows)
-
-    def add_message(self, conversation_id: str, message: Message) -> None:
-        """Keep a new message and bring it into view: it becomes the end of the active branch."""
-        with self._changing():
-            self._insert_message(conversation_id, message)
-            self._connection.execute(
-                "UPDATE conversations SET active_leaf_id = ?, updated_s = max(updated_s, ?) WHERE id = ?",
-                (message.id, message.created_s, conversation_id),
-            )
-
-    def update_message(self, message: Message) -> None:
-        """Keep what a reply has become: text (also while it is being written), stats, model, note, complete or not."""
-        with self._changing():
-            self._update("messages", message.id, _MESSAGE_COLUMNS[4:], _message_values(message)[4:])
 
     # --- models ------------------------------------------------------------------------------------------------
 
@@ -221,17 +202,26 @@ class ConversationStore:
         with errors_in_words(self._path), transaction(self._connection):
             yield
 
-    def _insert(self, table: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
-        marks = ", ".join("?" * len(columns))
-        self._connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", values)
+    def _insert(self, conversation: Conversation) -> None:
+        marks = ", ".join("?" * len(_COLUMNS))
+        self._connection.execute(
+            f"INSERT INTO conversations ({', '.join(_COLUMNS)}) VALUES ({marks})", _conversation_values(conversation)
+        )
 
-    def _update(self, table: str, row_id: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
+    def _update(self, conversation_id: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
         sets = ", ".join(f"{column} = ?" for column in columns)
-        if not self._connection.execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*values, row_id)).rowcount:
-            raise StoreError(GONE)
+        changed = self._connection.execute(f"UPDATE conversations SET {sets} WHERE id = ?", (*values, conversation_id))
+        if not changed.rowcount:
+            raise ConversationGone
 
-    def _insert_message(self, conversation_id: str, message: Message) -> None:
-        self._insert("messages", ("conversation_id", *_MESSAGE_COLUMNS), (conversation_id, *_message_values(message)))
+    def _put_message(self, conversation_id: str, message: Message) -> None:
+        columns = ("conversation_id", *_MESSAGE_COLUMNS)
+        marks = ", ".join("?" * len(columns))
+        sets = ", ".join(f"{column} = excluded.{column}" for column in _MESSAGE_COLUMNS[1:])
+        self._connection.execute(
+            f"INSERT INTO messages ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT(id) DO UPDATE SET {sets}",
+            (conversation_id, *_message_values(message)),
+        )
 
     def _keep_model(self, path: str, column: str, value: float | str | None) -> None:
         with self._changing():
@@ -253,7 +243,7 @@ class ConversationStore:
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Conversation))
 _MESSAGE_COLUMNS = (
     *("id", "parent_id", "role", "created_s"),
-    *("content", "stats", "model_name", "stop_note", "is_complete", "thought"),  # from here on a message can change
+    *("content", "stats", "model_name", "stop_note", "is_complete", "thought"),
 )
 
 

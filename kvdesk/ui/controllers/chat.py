@@ -18,13 +18,13 @@ from kvdesk.backend.conversations.conversation import (
     Conversation,
     Message,
     active_path,
+    moved_to,
     new_message,
     newest_leaf,
     siblings,
     title_of,
     to_turns,
 )
-from kvdesk.backend.conversations.store import ConversationStore
 from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
@@ -74,7 +74,7 @@ class ChatController(QObject):
         self._sampling_panel = sampling_panel
         self._new_conversation = new_conversation
         self.conversation: Conversation = new_conversation()
-        self._is_stored = False
+        self._is_kept = False
         self._messages: dict[str, Message] = {}
         self._path: tuple[Message, ...] = ()
         self._reply: Message | None = None
@@ -107,6 +107,7 @@ class ChatController(QObject):
         self._keeper.renamed.connect(self._on_renamed)
         self._keeper.deleted.connect(self._on_deleted)
         self._keeper.restored.connect(self.open)
+        self._keeper.moved.connect(self._on_moved)
         self._sampling_panel.changed.connect(self._on_sampling_changed)
         self._sampling_panel.system_prompt_changed.connect(self._on_system_prompt_changed)
         self._sampling_panel.overflow_changed.connect(self.set_overflow)
@@ -115,17 +116,17 @@ class ChatController(QObject):
 
     def _save_conversation(self, **changes: Any) -> None:
         self.conversation = conversation = dataclasses.replace(self.conversation, updated_s=time.time(), **changes)
-        if self._is_stored:
-            self._keeper.keep_listed(lambda store: store.save_conversation(conversation))
+        if self._is_kept:
+            self._keeper.save(conversation)
         else:
-            self._store_if_typed()
+            self._keep_if_typed()
 
-    def _store_if_typed(self) -> None:
+    def _keep_if_typed(self) -> None:
         """A conversation is kept from its first message on, or from what is typed before."""
         conversation = self.conversation
         if conversation.draft.strip() or conversation.system_prompt != self._new_conversation().system_prompt:
-            self._is_stored = True
-            self._keeper.keep_listed(lambda store: store.add_conversation(conversation))
+            self._is_kept = True
+            self._keeper.save(conversation)
             self._list.show_current(conversation.id)
 
     def _keep_draft(self) -> None:
@@ -133,36 +134,26 @@ class ChatController(QObject):
         if draft == self.conversation.draft:
             return
         self.conversation = conversation = dataclasses.replace(self.conversation, draft=draft)
-        if not self._is_stored:
-            self._store_if_typed()
-        elif conversation.title:
-            self._keeper.keep(lambda store: store.save_draft(conversation.id, draft))
+        if not self._is_kept:
+            self._keep_if_typed()
         else:
-            self._keeper.keep_listed(lambda store: store.save_draft(conversation.id, draft))
+            self._keeper.save(conversation, listed=not conversation.title)
 
     def _add(self, message: Message) -> None:
         """Put a message at the end of the open branch and keep it."""
         self._messages[message.id] = message
         self._path = (*self._path, message)
-        first = not self._is_stored
         title = self.conversation.title or (title_of(message.content) if message.role == "user" else "")
-        self.conversation = conversation = dataclasses.replace(
+        self.conversation = dataclasses.replace(
             self.conversation, title=title, active_leaf_id=message.id, updated_s=time.time()
         )
-        self._is_stored = True
-
-        def work(store: ConversationStore) -> None:
-            if first:
-                store.add_conversation(dataclasses.replace(conversation, active_leaf_id=None))
-            store.add_message(conversation.id, message)
-            store.save_conversation(conversation)
-
-        self._keeper.keep_listed(work)
+        self._is_kept = True
+        self._keeper.save(self.conversation, message)
 
     def _update(self, message: Message) -> None:
         self._messages[message.id] = message
         self._path = tuple(message if one.id == message.id else one for one in self._path)
-        self._keeper.keep(lambda store: store.update_message(message))
+        self._keeper.save(self.conversation, message, listed=False)
 
     def keep_all(self) -> None:
         """The app ends: what is typed, and what was written of a reply, is kept."""
@@ -184,26 +175,42 @@ class ChatController(QObject):
     @property
     def kept_id(self) -> str:
         """The open conversation's id, "" while nothing of it is kept."""
-        return self.conversation.id if self._is_stored else ""
+        return self.conversation.id if self._is_kept else ""
 
     def new(self) -> None:
         """An empty conversation."""
         self._leave()
-        self._show(self._new_conversation(), (), is_stored=False)
+        self._show(self._new_conversation(), (), is_kept=False)
 
     def open(self, conversation_id: str) -> None:
         """Show a kept conversation."""
         if conversation_id == self.conversation.id:
             return
+        self._keeper.read(conversation_id, self._on_read)
 
-        def work(store: ConversationStore) -> tuple[Conversation, tuple[Message, ...]]:
-            return store.conversation(conversation_id), store.messages(conversation_id)
-
-        self._keeper.keep(work, self._on_read)
-
-    def _on_read(self, read: tuple[Conversation, tuple[Message, ...]]) -> None:
+    def _on_read(self, conversation: Conversation, messages: tuple[Message, ...]) -> None:
         self._leave()
-        self._show(*read, is_stored=True)
+        self._show(conversation, messages, is_kept=True)
+
+    def _on_moved(self, old_id: str, new_id: str) -> None:
+        """The open conversation was deleted in another window: what is on screen goes on in a new one."""
+        words = self.tr("A conversation was deleted in another window; what was said in it here goes on as a new one.")
+        if old_id != self.conversation.id:
+            self.noticed.emit(words, "warning")
+            return
+        self.conversation, messages = moved_to(new_id, self.conversation, self._messages.values())
+        new_ids = dict(zip(self._messages, messages, strict=True))
+        self._messages = {message.id: message for message in messages}
+        self._path = tuple(new_ids[message.id] for message in self._path)
+        self._reply = new_ids[self._reply.id] if self._reply else None
+        self._keeper.save(self.conversation, *messages)
+        self._list.show_current(new_id)
+        self._show_path()
+        if self._reply:
+            self._list.show_busy(new_id)
+            self._transcript.begin_reply(self._reply.id)
+            self._transcript.append_text(self._reply.id, "".join(self._pieces), "".join(self._thoughts))
+        self.noticed.emit(words, "warning")
 
     def _leave(self) -> None:
         if self._reply:
@@ -211,15 +218,15 @@ class ChatController(QObject):
             self._end_reply(None, self.tr("stopped: another conversation was opened"))
         self._keep_draft()
         conversation_id = self.conversation.id
-        if self._is_stored and not self._messages:
-            self._keeper.keep_listed(lambda store: store.remove_if_empty(conversation_id))
+        if self._is_kept and not self._messages:
+            self._keeper.change(lambda store: store.remove_if_empty(conversation_id))
 
-    def _show(self, conversation: Conversation, messages: tuple[Message, ...], *, is_stored: bool) -> None:
+    def _show(self, conversation: Conversation, messages: tuple[Message, ...], *, is_kept: bool) -> None:
         self.conversation = conversation
-        self._is_stored = is_stored
+        self._is_kept = is_kept
         self._messages = {message.id: message for message in messages}
         self._path = active_path(messages, conversation.active_leaf_id)
-        self._list.show_current(conversation.id if is_stored else None)
+        self._list.show_current(conversation.id if is_kept else None)
         self._composer.set_draft(conversation.draft)
         self._show_settings()
         self._show_path()
@@ -247,6 +254,7 @@ class ChatController(QObject):
     def _on_renamed(self, conversation_id: str, title: str) -> None:
         if conversation_id == self.conversation.id:
             self.conversation = dataclasses.replace(self.conversation, title=title)
+            self._keeper.save(self.conversation, listed=False)
 
     def _on_deleted(self, conversation_id: str) -> None:
         if conversation_id == self.conversation.id:
@@ -260,7 +268,7 @@ class ChatController(QObject):
 
     def _refresh_new(self) -> None:
         """Another model is there, and with it what new conversations begin with: one that nothing was done in takes it."""
-        if not self._is_stored:
+        if not self._is_kept:
             self.conversation = dataclasses.replace(self.conversation, sampling=self._new_conversation().sampling)
             self._show_settings()
 

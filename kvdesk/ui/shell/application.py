@@ -77,7 +77,7 @@ class App(QObject):
 
     def _build_backend(self) -> None:
         chosen = self.preferences
-        self.store = StoreThread(paths.data_dir() / FILE_NAME)
+        self.store = StoreThread(paths.data_dir() / FILE_NAME, paths.rescue_dirs())
         budget = chosen.snapshot_budget_bytes
         self.snapshots = SnapshotStore(paths.snapshots_dir(), budget)
         place = m.SnapshotPlace(str(paths.snapshots_dir()), budget) if budget else None
@@ -190,6 +190,8 @@ class App(QObject):
         window.transcript.models_requested.connect(self.library.show_first)
         self.library.folders_chosen.connect(lambda folders: self._save_preferences(model_folders=folders))
         window.import_requested.connect(self._on_import_requested)
+        self.keeper.unsaved_changed.connect(window.unsaved_bar.show_problem)
+        window.unsaved_bar.action_clicked.connect(lambda: self._on_export_requested(self.chat.conversation.id, "json"))
         window.export_requested.connect(lambda kind: self._on_export_requested(self.chat.conversation.id, kind))
         window.conversation_list.export_requested.connect(self._on_export_requested)
         window.logs_requested.connect(self.logs.show)
@@ -224,6 +226,7 @@ class App(QObject):
             self._on_noticed(str(recent), "error")
         else:
             self._show_recent(recent)
+        self.keeper.say_rescued()
         if self._opening.problem:
             self._on_noticed(self._opening.problem, "warning")
         self.logs.look_for_unclean()

@@ -23,6 +23,7 @@ from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
 from kvdesk.ui.chat.transcript import Transcript
+from kvdesk.ui.chat.unsaved_bar import UnsavedBar
 from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.panels.crash_card import CrashCard
 from kvdesk.ui.panels.model_bar import ModelBar
@@ -84,6 +85,7 @@ class MainWindow(QMainWindow):
         self.options_card = OptionsCard(theme)
         self.growth_card = OptionsCard(theme)
         self.crash_card = CrashCard(theme)
+        self.unsaved_bar = UnsavedBar(theme)
         self.composer = Composer(theme)
         self.memory_dock = MemoryDock(theme)
         self.settings_panel = SettingsPanel(theme)
@@ -95,6 +97,7 @@ class MainWindow(QMainWindow):
             self.options_card,
             self.growth_card,
             self.crash_card,
+            self.unsaved_bar,
             self.composer,
             self.memory_dock,
             self.settings_panel,
@@ -119,6 +122,7 @@ class MainWindow(QMainWindow):
         cards.addWidget(self.crash_card)
         cards.addWidget(self.growth_card)
         cards.addWidget(self.options_card)
+        cards.addWidget(self.unsaved_bar)
         self.crash_card.hide()
         self.growth_card.hide()
         self.options_card.hide()

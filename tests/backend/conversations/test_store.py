@@ -40,13 +40,20 @@ def store(path):
 def chat(store, *texts, at=1.0, title=""):
     """A conversation in which ``texts`` were said in turn."""
     conversation = new_conversation(at, title=title)
-    store.add_conversation(conversation)
+    store.keep(conversation)
     parent = None
     for number, text in enumerate(texts):
         message = new_message(("user", "assistant")[number % 2], text, parent, at + number)
-        store.add_message(conversation.id, message)
+        say(store, conversation.id, message)
         parent = message.id
     return conversation.id
+
+
+def say(store, conversation_id, message):
+    """Add a message and bring it into view, as the chat does."""
+    conversation = store.conversation(conversation_id)
+    used_s = max(conversation.updated_s, message.created_s)
+    store.keep(dataclasses.replace(conversation, active_leaf_id=message.id, updated_s=used_s), [message])
 
 
 def titles(rows):
@@ -66,11 +73,11 @@ def test_a_conversation_comes_back_as_it_was(path, store):
         overflow="rolling",
         model_path="C:\\models\\gemma.gguf",
     )
-    store.add_conversation(conversation)
+    store.keep(conversation)
     question = new_message("user", "Why?\0\n'\"; DROP TABLE messages", None, 6.0)
     reply = new_message("assistant", "Because.", question.id, 7.0, stats=STATS, model_name="Gemma", stop_note="stopped")
-    store.add_message(conversation.id, question)
-    store.add_message(conversation.id, reply)
+    say(store, conversation.id, question)
+    say(store, conversation.id, reply)
     store.close()
     with ConversationStore(path) as again:
         assert again.messages(conversation.id) == (question, reply)
@@ -83,11 +90,11 @@ def test_an_edit_adds_a_branch_and_leaves_the_old_one(store):
     conversation_id = chat(store, "one", "two")
     first, second = store.messages(conversation_id)
     edited = new_message("user", "uno", None, 9.0)
-    store.add_message(conversation_id, edited)
+    say(store, conversation_id, edited)
     messages = store.messages(conversation_id)
     assert messages == (first, second, edited)
     assert store.conversation(conversation_id).active_leaf_id == edited.id
-    store.set_active_leaf(conversation_id, second.id)
+    store.keep(dataclasses.replace(store.conversation(conversation_id), active_leaf_id=second.id))
     leaf = store.conversation(conversation_id).active_leaf_id
     assert active_path(messages, leaf) == (first, second)
 
@@ -96,11 +103,11 @@ def test_a_reply_is_kept_while_it_is_being_written(store):
     conversation_id = chat(store, "question")
     (question,) = store.messages(conversation_id)
     reply = new_message("assistant", "", question.id, 2.0, is_complete=False)
-    store.add_message(conversation_id, reply)
-    store.update_message(dataclasses.replace(reply, content="Bec"))
+    say(store, conversation_id, reply)
+    store.keep(store.conversation(conversation_id), [dataclasses.replace(reply, content="Bec")])
     assert store.messages(conversation_id)[-1] == dataclasses.replace(reply, content="Bec")
     whole = dataclasses.replace(reply, content="Because.", is_complete=True, stats=STATS, stop_note="x", model_name="G")
-    store.update_message(whole)
+    store.keep(store.conversation(conversation_id), [whole])
     assert store.messages(conversation_id)[-1] == whole
 
 
@@ -116,7 +123,7 @@ def test_a_changed_conversation_is_kept_whole(store):
         overflow="stop",
         model_path="m.gguf",
     )
-    store.save_conversation(changed)
+    store.keep(changed)
     assert store.conversation(conversation_id) == changed
     store.rename(conversation_id, "Newer")
     assert store.conversation(conversation_id) == dataclasses.replace(changed, title="Newer")
@@ -127,9 +134,9 @@ def test_imported_conversations_arrive_whole_or_not_at_all(store):
     child = new_message("assistant", "b", parent.id, 2.0)
     conversation = new_conversation(1.0, active_leaf_id=child.id)
     with pytest.raises(StoreError):
-        store.add_conversation(conversation, (child, parent)[:1])
+        store.keep(conversation, (child, parent)[:1])
     assert store.conversations() == ()
-    store.add_conversation(conversation, (parent, child))
+    store.keep(conversation, (parent, child))
     assert store.messages(conversation.id) == (parent, child)
 
 
@@ -141,19 +148,16 @@ def test_half_a_character_from_a_clipboard_is_kept_as_a_question_mark(store):
 def test_one_conversations_messages_cannot_answer_anothers(store):
     one, other = chat(store, "a"), chat(store, "b")
     with pytest.raises(StoreError):
-        store.add_message(other, new_message("assistant", "c", store.messages(one)[0].id, 3.0))
+        say(store, other, new_message("assistant", "c", store.messages(one)[0].id, 3.0))
 
 
 def test_what_is_gone_is_said_to_be_gone(store):
     for act in (
         lambda: store.conversation("gone"),
         lambda: store.rename("gone", "x"),
-        lambda: store.set_active_leaf("gone", None),
         lambda: store.delete("gone", 1.0),
         lambda: store.undelete("gone"),
-        lambda: store.save_conversation(new_conversation(1.0)),
-        lambda: store.add_message("gone", new_message("user", "", None, 1.0)),
-        lambda: store.update_message(new_message("user", "", None, 1.0)),
+        lambda: store.keep(new_conversation(1.0), may_be_new=False),
     ):
         with pytest.raises(StoreError, match="no longer exists"):
             act()
@@ -168,7 +172,7 @@ def test_the_list_has_the_last_used_first(store):
     chat(store, "b", at=30.0, title="new")
     early = chat(store, at=1.0, title="woken")
     assert titles(store.conversations()) == ["new", "old", "woken"]
-    store.add_message(early, new_message("user", "again", None, 99.0))
+    say(store, early, new_message("user", "again", None, 99.0))
     assert titles(store.conversations()) == ["woken", "new", "old"]
 
 
@@ -218,7 +222,7 @@ def test_search_shows_where_it_found_the_words(searched):
 def test_search_follows_what_messages_become(searched):
     row = searched.conversations("rayleigh")[0]
     reply = searched.messages(row.id)[-1]
-    searched.update_message(dataclasses.replace(reply, content="Mie resonance"))
+    searched.keep(searched.conversation(row.id), [dataclasses.replace(reply, content="Mie resonance")])
     assert searched.conversations("rayleigh") == ()
     assert titles(searched.conversations("resonance")) == ["Weather"]
     searched.delete(row.id, 5.0)
@@ -324,7 +328,7 @@ def test_a_draft_is_kept_and_does_not_make_its_conversation_the_newest(path):
     with ConversationStore(path) as store:
         old = chat(store, "hello", title="Old", at=1.0)
         chat(store, "hello", title="New", at=2.0)
-        store.save_draft(old, "half a \ud83d sentence")
+        store.keep(dataclasses.replace(store.conversation(old), draft="half a \ud83d sentence"))
     with ConversationStore(path) as store:
         assert store.conversation(old).draft == "half a ? sentence"
         assert titles(store.conversations()) == ["New", "Old"]
@@ -341,7 +345,7 @@ def test_only_a_conversation_with_nothing_in_it_is_removed_as_empty(path):
             ("empty", {}),
         ):
             one = new_conversation(1.0, title=title, **fields)
-            store.add_conversation(one)
+            store.keep(one)
             kept.append(one.id)
         store.delete(kept[3], 2.0)
         for one in kept:
@@ -457,9 +461,9 @@ def test_a_full_disk_loses_nothing_that_was_kept(path):
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StoreError, match="is full"):
-            store.add_message(conversation_id, new_message("user", "x" * 1_000_000, None, 2.0))
+            say(store, conversation_id, new_message("user", "x" * 1_000_000, None, 2.0))
         store._connection.execute("PRAGMA max_page_count = 1000000")
-        store.add_message(conversation_id, new_message("user", "after", None, 3.0))
+        say(store, conversation_id, new_message("user", "after", None, 3.0))
         assert [m.content for m in store.messages(conversation_id)] == ["kept", "after"]
 
 
@@ -471,16 +475,15 @@ from kvdesk.backend.conversations.store import ConversationStore
 
 store = ConversationStore(Path(sys.argv[1]))
 conversation = new_conversation(1.0, title="Killed")
-store.add_conversation(conversation)
 question = new_message("user", "question", None, 1.0)
-store.add_message(conversation.id, question)
 reply = new_message("assistant", "", question.id, 2.0, is_complete=False)
-store.add_message(conversation.id, reply)
+conversation = dataclasses.replace(conversation, active_leaf_id=reply.id)
+store.keep(conversation, [question, reply])
 n = 0
 while True:
     n += 1
     reply = dataclasses.replace(reply, content=f"{'word ' * n}{n}")
-    store.update_message(reply)
+    store.keep(conversation, [reply])
     print(n, flush=True)
 """
 
@@ -508,7 +511,7 @@ def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_kept(path, kill_
         assert store.conversation(row.id).active_leaf_id == reply.id
         assert titles(store.conversations(f"word {n}")) == ["Killed"]
         assert store._rows("PRAGMA integrity_check") == [("ok",)]
-        store.add_message(row.id, new_message("assistant", "again", question.id, 3.0))
+        say(store, row.id, new_message("assistant", "again", question.id, 3.0))
 
 
 # --- the thread ----------------------------------------------------------------------------------------------------
@@ -539,7 +542,7 @@ def ask(thread, work):
 
 def test_jobs_run_in_order_on_the_stores_own_thread(thread):
     conversation = new_conversation(1.0, title="Threaded")
-    for work in (lambda s: s.add_conversation(conversation), lambda s: s.rename(conversation.id, "Renamed")):
+    for work in (lambda s: s.keep(conversation), lambda s: s.rename(conversation.id, "Renamed")):
         thread.submit(work)
     assert titles(ask(thread, lambda store: store.conversations())) == ["Renamed"]
 
@@ -559,7 +562,7 @@ def test_a_job_that_fails_tells_who_asked_and_the_next_one_runs(thread, caplog):
 def test_closing_finishes_what_was_handed_in(path):
     thread = StoreThread(path)
     conversation = new_conversation(1.0, title="Last words")
-    thread.submit(lambda store: store.add_conversation(conversation))
+    thread.submit(lambda store: store.keep(conversation))
     assert thread.close()
     with ConversationStore(path) as store:
         assert titles(store.conversations()) == ["Last words"]
@@ -586,5 +589,5 @@ def test_whatever_goes_wrong_in_opening_everybody_is_answered(path, monkeypatch)
     thread.submit(lambda store: store.conversations(), answers.put)
     answer = answers.get(timeout=10)
     assert isinstance(answer, StoreError)
-    assert "half a statement" in str(answer)
+    assert "cannot be opened" in str(answer)
     assert thread.close()
