@@ -70,27 +70,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _ask_engine() -> Started | str:
     """What an engine process says that starts here, or how it ended instead."""
-    import multiprocessing
-
     from kvdesk.backend.processes.engine_process import worker_main
     from kvdesk.backend.protocol.messages import Started
+    from kvdesk.backend.system.child_process import ChildProcess
 
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
     log_path = paths.log_dir() / "doctor.log"
-    process = context.Process(target=worker_main, args=(theirs, str(log_path), {}), name="kvdesk engine", daemon=True)
-    process.start()
-    theirs.close()
+    process = ChildProcess(worker_main, "kvdesk engine", str(log_path), {})
     try:
-        answer = ours.recv() if ours.poll(START_S) else None
+        answer = process.connection.recv() if process.connection.poll(START_S) else None
     except EOFError:
-        process.join(END_S)
-        return f"its process ended with code {process.exitcode}; its log is {log_path}"
+        process.wait(END_S)
+        return f"its process ended with code {process.exit_code}; its log is {log_path}"
     finally:
-        ours.close()  # and with its pipe the process ends
-        process.join(END_S)
-        if process.is_alive():
-            process.kill()
+        process.end(END_S)  # with its pipe
     return answer if isinstance(answer, Started) else f"it said nothing for {START_S:.0f} s; its log is {log_path}"
 
 

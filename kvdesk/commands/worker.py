@@ -17,11 +17,10 @@ from kvdesk.sizes import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
     from pathlib import Path
 
     from kvdesk.backend.protocol.facts import Device
+    from kvdesk.backend.system.child_process import ChildProcess
 
 START_S = 60.0
 """How long llama.cpp's libraries may take to load and the server to listen."""
@@ -84,49 +83,38 @@ def _free_port(address: ipaddress.IPv4Address, port: int) -> int:
 
 
 def _serve(endpoint: str, n_threads: int) -> None:
-    import multiprocessing
-
     from kvdesk import paths
     from kvdesk.backend.processes.rpc_server_process import rpc_worker_main
+    from kvdesk.backend.system.child_process import ChildProcess
 
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
     log_path = paths.log_dir() / f"worker-{endpoint.rpartition(':')[2]}.log"
-    process = context.Process(
-        target=rpc_worker_main, args=(theirs, str(log_path), endpoint, n_threads), name="kvdesk worker", daemon=True
-    )
-    process.start()
-    theirs.close()
+    process = ChildProcess(rpc_worker_main, "kvdesk worker", str(log_path), endpoint, n_threads)
     try:
-        devices = _lent_devices(ours, process, log_path)
+        devices = _lent_devices(process, log_path)
         _wait_until_listening(endpoint, process, log_path)
         print(f"listening on {endpoint}, {_offer(devices)}", flush=True)
-        while process.is_alive():
-            process.join(0.5)  # and not for ever: on Windows Ctrl+C would not end that
-        raise EngineError(_why_ended(ours, process, log_path))
+        while not process.wait(0.5):  # and not for ever: on Windows Ctrl+C would not end that
+            pass
+        raise EngineError(_why_ended(process, log_path))
     except KeyboardInterrupt:
         print("stopped", flush=True)
     finally:
-        ours.close()
-        process.join(END_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        process.end(END_S)
 
 
-def _lent_devices(connection: Connection, process: SpawnProcess, log_path: Path) -> tuple[Device, ...]:
+def _lent_devices(process: ChildProcess, log_path: Path) -> tuple[Device, ...]:
     from multiprocessing.connection import wait
 
     from kvdesk.backend.processes.rpc_server_process import Lending
 
-    wait([connection, process.sentinel], START_S)
-    answer = connection.recv() if connection.poll() else None
+    wait([process.connection, process.sentinel], START_S)
+    answer = process.connection.recv() if process.connection.poll() else None
     if not isinstance(answer, Lending):
-        raise EngineError(getattr(answer, "sentence", "") or _why_ended(connection, process, log_path))
+        raise EngineError(getattr(answer, "sentence", "") or _why_ended(process, log_path))
     return answer.devices
 
 
-def _wait_until_listening(endpoint: str, process: SpawnProcess, log_path: Path) -> None:
+def _wait_until_listening(endpoint: str, process: ChildProcess, log_path: Path) -> None:
     from kvdesk.backend.system.rpc_probe import check_worker
 
     # a server on 0.0.0.0 is reached by way of this computer's own address
@@ -136,8 +124,7 @@ def _wait_until_listening(endpoint: str, process: SpawnProcess, log_path: Path) 
         try:
             return check_worker(own)
         except EngineError as error:
-            process.join(0.05)
-            if not process.is_alive() or time.monotonic() > until:
+            if process.wait(0.05) or time.monotonic() > until:
                 raise EngineError(f"llama.cpp's RPC server did not start; {log_path} says more.") from error
 
 
@@ -151,14 +138,14 @@ def _offer(devices: Sequence[Device]) -> str:
     return f"{format_bytes(total)} ({', '.join(f'{d.name}: {d.description}' for d in devices)})"
 
 
-def _why_ended(connection: Connection, process: SpawnProcess, log_path: Path) -> str:
+def _why_ended(process: ChildProcess, log_path: Path) -> str:
     from kvdesk.backend.engine.crash_report import explain
 
     try:
-        said = connection.recv() if connection.poll() else None
+        said = process.connection.recv() if process.connection.poll() else None
     except (EOFError, OSError):
         said = None
     if said is not None:
         return f"{said.sentence} {log_path} says more."
     log = log_path.read_text("utf-8", "replace") if log_path.exists() else ""
-    return str(explain(process.exitcode, log, "serving", who="worker"))
+    return str(explain(process.exit_code, log, "serving", who="worker"))

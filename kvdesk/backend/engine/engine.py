@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from kvdesk.backend.engine import crash_report
@@ -28,6 +27,7 @@ from kvdesk.backend.processes.engine_process import worker_main
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.cgroup import memory_groups
+from kvdesk.backend.system.child_process import ChildProcess
 from kvdesk.errors import EngineDied
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Engine:
         self._wishes: queue.SimpleQueue[m.Command | None] = queue.SimpleQueue()
         self._wake_out, self._wake_in = multiprocessing.Pipe(duplex=False)
         self._state = EngineState.STOPPED
-        self._process: SpawnProcess | None = None
+        self._process: ChildProcess | None = None
         self._pipe: Connection | None = None
         self._writer: PipeWriter | None = None
         self._pulse: Pulse | None = None
@@ -206,16 +206,8 @@ class Engine:
         for old in sorted(self._log_dir.glob("engine-*.log"))[:-LOGS_KEPT]:
             old.unlink(missing_ok=True)
         self._oom_kills = _oom_kills()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe(duplex=True)
-        self._process = context.Process(
-            target=worker_main,
-            args=(theirs, str(self._log_path), self._environment),
-            name="kvdesk engine",
-            daemon=True,
-        )
-        self._process.start()
-        theirs.close()
+        self._process = ChildProcess(worker_main, "kvdesk engine", str(self._log_path), self._environment)
+        self._pipe = self._process.connection
         self._writer = PipeWriter(self._pipe)
         self._pulse = Pulse()
         self._pulse.asked(time.monotonic(), START_PATIENCE_S)
@@ -291,10 +283,10 @@ class Engine:
         assert self._process
         if hung:
             self._process.kill()
-        _reap(self._process, TERMINATE_WAIT_S)
+        self._process.wait(TERMINATE_WAIT_S)
         during, request_id = self._state, self._request_id
         error = crash_report.explain(
-            self._process.exitcode,
+            self._process.exit_code,
             read_log(self._log_path),
             _DOING.get(during, "working"),
             oom_killed=_oom_kills() > self._oom_kills,
@@ -321,8 +313,7 @@ class Engine:
         if self._writer and self._pipe and self._writer.close():
             self._pipe.close()
         if self._process:
-            with contextlib.suppress(ValueError):  # the kernel may still be freeing the memory of a killed process
-                self._process.close()
+            self._process.release()
         self._process = self._pipe = self._writer = self._pulse = None
 
     def _check_hang(self) -> None:
@@ -349,13 +340,13 @@ class Engine:
         if process and self._writer:
             self._writer.send(m.Shutdown())
             self._drain_until_gone(EXIT_WAIT_S)
-            if not _reap(process, TERMINATE_WAIT_S):
+            if not process.wait(TERMINATE_WAIT_S):
                 log.warning("engine %s did not leave in %s s and is terminated", process.pid, EXIT_WAIT_S)
                 process.terminate()
-            if not _reap(process, TERMINATE_WAIT_S):
+            if not process.wait(TERMINATE_WAIT_S):
                 log.warning("engine %s ignored termination and is killed", process.pid)
                 process.kill()
-                _reap(process, TERMINATE_WAIT_S)
+                process.wait(TERMINATE_WAIT_S)
             self._release()
         self._move(EngineState.STOPPED)
 
@@ -383,16 +374,6 @@ def read_log(path: Path, last_bytes: int = 64 * 1024) -> str:
             return file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-def _reap(process: SpawnProcess, timeout_s: float) -> bool:
-    """Wait until ``process`` has an exit code. Its sentinel closes first, while the kernel still frees its memory, and
-    ``join`` returns then with nothing known; so ask again until it is."""
-    until = time.monotonic() + timeout_s
-    while process.exitcode is None and time.monotonic() < until:
-        process.join(0.005)
-        time.sleep(0.005)
-    return process.exitcode is not None
 
 
 def _oom_kills() -> int:

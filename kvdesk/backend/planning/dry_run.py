@@ -6,12 +6,10 @@ nothing. When the helper dies or hangs on a question, PlanError says so and the 
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import tempfile
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +18,7 @@ from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.processes.dry_run_process import Answer, Subject, TryRepacking, helper_main
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.system.child_process import ChildProcess
 from kvdesk.errors import PlanError, SettingsError
 
 ANSWER_TIMEOUT_S = 30.0
@@ -46,8 +45,7 @@ class DryRun:
         )
         self._missing = model_file.missing_parts
         self._timeout_s = timeout_s
-        self._process: SpawnProcess | None = None
-        self._connection: Connection | None = None
+        self._process: ChildProcess | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._rpc_servers: tuple[str, ...] = ()
         self._repacking_works: bool | None = None
@@ -65,10 +63,7 @@ class DryRun:
     def pid(self) -> int | None:
         """The helper's process id while it lives: what it holds on a GPU is not another program's. Any thread."""
         process = self._process  # another thread may let it go meanwhile
-        try:
-            return process.pid if process and process.is_alive() else None
-        except ValueError:  # closed
-            return None
+        return process.pid if process and process.is_alive else None
 
     def ask(self, settings: EngineSettings) -> Footprint:
         """What ``settings`` would allocate.
@@ -102,16 +97,9 @@ class DryRun:
 
     def let_go(self) -> None:
         """End the helper; answers stay known. Waits until it is gone."""
-        process, connection = self._process, self._connection
-        self._process = self._connection = None
-        if connection:
-            connection.close()
+        process, self._process = self._process, None
         if process:
-            process.join(END_TIMEOUT_S)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            process.close()
+            process.end(END_TIMEOUT_S)
         if self._folder:
             self._folder.cleanup()
             self._folder = None
@@ -147,22 +135,16 @@ class DryRun:
         return self._receive(connection)
 
     def _start(self, rpc_servers: tuple[str, ...]) -> Connection:
-        if self._connection and self.pid is not None:
-            return self._connection
+        if self._process and self.pid is not None:
+            return self._process.connection
         self.let_go()
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
         self._folder = tempfile.TemporaryDirectory(prefix="kvdesk-plan-", ignore_cleanup_errors=True)
-        process = context.Process(
-            target=helper_main,
-            args=(theirs, str(paths.log_dir() / "dry-run.log"), self._subject, self._folder.name, rpc_servers),
-            name="kvdesk-dry-run",
-            daemon=True,
+        log_path = str(paths.log_dir() / "dry-run.log")
+        self._process = ChildProcess(
+            helper_main, "kvdesk-dry-run", log_path, self._subject, self._folder.name, rpc_servers
         )
-        process.start()
-        theirs.close()
-        self._process, self._connection, self._rpc_servers = process, ours, rpc_servers
-        return ours
+        self._rpc_servers = rpc_servers
+        return self._process.connection
 
     def _receive(self, connection: Connection) -> Answer:
         self._wait(connection)
@@ -186,8 +168,8 @@ class DryRun:
         """How the helper ended, and its exit code where it is known."""
         code: int | None = None
         if self._process:
-            self._process.join(END_TIMEOUT_S)
-            code = self._process.exitcode
+            self._process.wait(END_TIMEOUT_S)
+            code = self._process.exit_code
         self.let_go()
         if code is not None and code < 0:
             return f"its process was ended by {signal.Signals(-code).name}", code
