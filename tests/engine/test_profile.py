@@ -157,7 +157,7 @@ def test_it_never_crosses_the_oom_line(tmp_path: Path) -> None:
     assert [p.n_ctx for p in points_of(events)] == [512, 1024]
     (stopped,) = [event for event in events if isinstance(event, ProfileStopped)]
     assert stopped.n_ctx == 2048
-    assert "does not fit" in stopped.reason.lower()
+    assert stopped.reason.startswith(("Runs slowly", "Will be killed"))
 
 
 def test_types_that_llama_cpp_refuses_are_left_out_with_the_reason(tmp_path: Path) -> None:
