@@ -24,6 +24,7 @@ BENCHMARKS = (
     "library_speed",
     "download_cost",
     "transcript_cost",
+    "markdown_speed",
     "chart_cost",
     "at_random",
 )

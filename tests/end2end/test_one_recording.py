@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kvdesk import cli, paths
 from kvdesk.backend.session_log.reader import list_sessions, open_session
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
@@ -59,6 +61,7 @@ class Shuffled(UserList[Any]):
         return iter(self._chance.sample(self.data, len(self.data)))
 
 
+@pytest.mark.logs("The engine was killed from outside")
 def test_the_order_of_listeners_does_not_matter(start_app: StartApp, tmp_path: Path) -> None:
     """Load, growth, a change of the context, another model, a death and a reload, with a new order for every event."""
     llama, gemma = write_tiny("llama", tmp_path), write_tiny("gemma3", tmp_path)

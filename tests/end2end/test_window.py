@@ -363,6 +363,7 @@ def test_bad_files_get_a_sentence_and_the_model_stays(start_app: StartApp, tiny:
         assert person.ask(f"still there after {kind}"), kind
 
 
+@pytest.mark.logs("The engine was killed from outside")
 def test_killed_engine_leaves_the_chat_and_comes_back(start_app: StartApp, slow: Path) -> None:
     person = start_app(slow, context=WIDE, sampling=ENDLESS)
     person.send("tell me all")

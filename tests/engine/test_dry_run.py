@@ -107,7 +107,7 @@ def test_a_killed_helper_is_replaced(llama: Path, exact: Footprint) -> None:
 
 def test_llama_cpps_refusal_is_a_sentence_with_the_nearest_settings(folder: Path, home: Path) -> None:
     grok = write_tiny("grok", folder)
-    with Pricer(read_model_file(grok), Calibration(home)) as pricer:
+    with Pricer(read_model_file(grok), Calibration(home / "calibration.json")) as pricer:
         quantized = dataclasses.replace(PLAIN, context=ContextSettings(n_ctx=512, type_v="q8_0"))
         with pytest.raises(SettingsError, match="Flash Attention") as caught:
             pricer.footprint(quantized)
@@ -120,11 +120,15 @@ def test_settings_that_kill_llama_cpp_are_refused_not_estimated(folder: Path, ho
     deadly = dataclasses.replace(PLAIN, context=ContextSettings(n_ctx=1024, n_seq_max=3))
     with DryRun(model) as dry_run, pytest.raises(HelperDiedError, match="SIGABRT"):
         dry_run.ask(deadly)
-    with Pricer(model, Calibration(home)) as pricer, pytest.raises(SettingsError, match=r"llama\.cpp fails") as caught:
+    with (
+        Pricer(model, Calibration(home / "calibration.json")) as pricer,
+        pytest.raises(SettingsError, match=r"llama\.cpp fails") as caught,
+    ):
         pricer.footprint(deadly)
     assert caught.value.nearest.context.n_seq_max == 1
 
 
+@pytest.mark.logs("dry run of .* failed")
 def test_a_model_llama_cpp_does_not_know_is_estimated_and_says_so(folder: Path, home: Path, tmp_path: Path) -> None:
     unknown = tmp_path / "unknown.gguf"
     text = write_tiny("llama", folder, file_name="known.gguf").read_bytes()
@@ -136,7 +140,7 @@ def test_a_model_llama_cpp_does_not_know_is_estimated_and_says_so(folder: Path, 
         pytest.raises(PlanError, match="unknown model architecture: 'limbo'"),
     ):
         dry_run.ask(PLAIN)
-    with Pricer(read_model_file(unknown), Calibration(home)) as pricer:
+    with Pricer(read_model_file(unknown), Calibration(home / "calibration.json")) as pricer:
         plan = pricer.plan(PLAIN, ())
     assert plan.source == ESTIMATE
     assert any("estimate" in warning and "limbo" in warning for warning in plan.warnings)
@@ -174,7 +178,10 @@ def test_a_split_model_is_planned_from_its_parts(llama: Path, exact: Footprint, 
     with RealLoads() as reality:
         assert differences(reality.load(first, PLAIN), planned) == []
     (tmp_path / "model-00002-of-00002.gguf").unlink()
-    with Pricer(read_model_file(first), Calibration(home)) as pricer, pytest.raises(PlanError, match="00002-of-00002"):
+    with (
+        Pricer(read_model_file(first), Calibration(home / "calibration.json")) as pricer,
+        pytest.raises(PlanError, match="00002-of-00002"),
+    ):
         pricer.footprint(PLAIN)
 
 
@@ -194,7 +201,10 @@ def test_a_helper_that_hangs_is_given_up(llama: Path, exact: Footprint) -> None:
 def test_repacked_weights_are_tried_before_they_are_counted_on(folder: Path, home: Path) -> None:
     path = write_tiny("llama", folder, weight_type="q4_0", file_name="quantized.gguf")
     repacked = dataclasses.replace(PLAIN, model=ModelSettings(use_extra_bufts=True))
-    with DryRun(read_model_file(path)) as dry_run, Pricer(read_model_file(path), Calibration(home)) as pricer:
+    with (
+        DryRun(read_model_file(path)) as dry_run,
+        Pricer(read_model_file(path), Calibration(home / "calibration.json")) as pricer,
+    ):
         extra = [b for b in dry_run.ask(repacked).buffers if b.name not in ("CPU", "CPU_Mapped")]
         planned = pricer.footprint(repacked)
         works = dry_run.repacking_works()

@@ -350,6 +350,7 @@ def test_states_are_told_in_order(desk: Desk, tmp_path: Path) -> None:
     assert desk.engine.state is s.STOPPED
 
 
+@pytest.mark.logs("The engine was killed from outside")
 def test_a_killed_engine_is_explained_and_the_next_load_works(desk: Desk, tmp_path: Path) -> None:
     path = write_tiny("llama", tmp_path)
     desk.load(path, ContextSettings(n_threads=1, n_ctx=8192))

@@ -77,6 +77,7 @@ def test_a_damaged_snapshot_is_read_anew(tmp_path: Path) -> None:
         assert text == expected
 
 
+@pytest.mark.logs("The engine was killed from outside")
 def test_an_engine_killed_while_it_keeps_leaves_the_old_snapshot(tmp_path: Path) -> None:
     path, kept = write_tiny("llama", tmp_path), tmp_path / "kept"
     with Desk(tmp_path, kept) as desk:
@@ -97,6 +98,7 @@ def test_an_engine_killed_while_it_keeps_leaves_the_old_snapshot(tmp_path: Path)
         assert stats.reused_tokens >= before.prompt_tokens
 
 
+@pytest.mark.logs("The engine was killed from outside")
 def test_an_engine_killed_while_it_grows_leaves_the_old_snapshot(tmp_path: Path) -> None:
     path, kept = write_tiny("llama", tmp_path), tmp_path / "kept"
     small = ContextSettings(n_ctx=2048, initial_ctx=256, n_threads=1)
@@ -118,6 +120,7 @@ def test_an_engine_killed_while_it_grows_leaves_the_old_snapshot(tmp_path: Path)
         assert stats.reused_tokens >= before.prompt_tokens
 
 
+@pytest.mark.logs("The engine was killed from outside")
 def test_an_engine_killed_while_it_converts_leaves_the_old_snapshot(tmp_path: Path) -> None:
     path, kept = write_tiny("llama", tmp_path), tmp_path / "kept"
     with Desk(tmp_path, kept) as desk:

@@ -43,6 +43,8 @@ ASKED = (
     EngineSettings(MAPPED, ContextSettings(n_ctx=2048, type_k="q8_0", type_v="q8_0", n_ubatch=128, swa_full=True)),
     EngineSettings(COPIED, ContextSettings(n_ctx=1024, flash_attn="off", n_seq_max=2)),
 )
+pytestmark = pytest.mark.shares("processes")
+"""The helper process starts with the first question."""
 
 
 @pytest.fixture(scope="module")

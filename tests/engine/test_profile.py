@@ -190,6 +190,7 @@ def test_cancelling_while_the_model_loads_ends_it(run: Run) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.logs("The engine was killed from outside")
 def test_an_engine_that_dies_is_told_after_what_it_measured(run: Run) -> None:
     seen: list[ProfileEvent] = []
 

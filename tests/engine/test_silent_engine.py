@@ -39,6 +39,7 @@ def stopped(desk: Desk) -> psutil.Process:
     return process
 
 
+@pytest.mark.logs("did not answer any more and was ended")
 def test_an_engine_that_stops_while_idle_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse, "EVERY_S", 0.2)
     monkeypatch.setattr(engine_module, "PATIENCE_S", 1.0)
@@ -49,6 +50,7 @@ def test_an_engine_that_stops_while_idle_is_noticed(desk: Desk, monkeypatch: pyt
     assert not process.is_running()
 
 
+@pytest.mark.logs("did not answer any more and was ended")
 def test_commands_to_an_engine_that_does_not_read_make_nobody_wait(desk: Desk) -> None:
     process = stopped(desk)
     for i in range(20):
@@ -59,6 +61,7 @@ def test_commands_to_an_engine_that_does_not_read_make_nobody_wait(desk: Desk) -
     assert desk.load(Path(desk.of(m.Loaded)[0].model.path))
 
 
+@pytest.mark.logs("is terminated", "is killed")
 def test_a_stopped_engine_is_gone_after_shutdown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "EXIT_WAIT_S", 0.2)
     monkeypatch.setattr(engine_module, "TERMINATE_WAIT_S", 0.2)
@@ -84,6 +87,7 @@ def test_a_count_that_fails_leaves_model_and_context_alone(desk: Desk) -> None:
     assert text
 
 
+@pytest.mark.logs("did not answer any more and was ended")
 def test_a_silent_load_can_be_replaced(desk: Desk, tmp_path: Path) -> None:
     stopped(desk)
     desk.engine.stop()

@@ -247,5 +247,5 @@ def _logged(failure: str) -> Generator[None]:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError), _logged(f"cannot remove {path.name}"):
+    with _logged(f"cannot remove {path.name}"), contextlib.suppress(FileNotFoundError):
         path.unlink()

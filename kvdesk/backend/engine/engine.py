@@ -220,9 +220,9 @@ class Engine:
         except (EOFError, OSError):
             self._bury()
             return
+        if isinstance(event, m.Pong | m.Started) and self._pulse:
+            self._pulse.answered()
         if isinstance(event, m.Pong):
-            if self._pulse:
-                self._pulse.answered()
             return
         if isinstance(event, m.Loaded) and self._warm_up_fault and self._loading:
             self._tell(FellBack(self._loading.settings, self._warm_up_fault))
@@ -233,21 +233,16 @@ class Engine:
     def _follow(self, event: m.Event) -> None:
         """Move the state as ``event`` says."""
         match event:
-            case m.Started():
-                if self._pulse:
-                    self._pulse.answered()
-                if self._state is EngineState.STARTING:
-                    self._move(EngineState.EMPTY)
+            case m.Started() if self._state is EngineState.STARTING:
+                self._move(EngineState.EMPTY)
             case m.LoadProgress():
-                if self._state is not EngineState.LOADING:
-                    self._move(EngineState.LOADING)
+                self._move(EngineState.LOADING)
             case m.Warming():
                 self._move(EngineState.WARMING)
             case m.Loaded() | m.TurnFinished() | m.Measured():
                 self._rest(EngineState.READY)
-            case m.ContextMade():
-                if self._state is EngineState.CHANGING:  # else: cells converted to make room for a running reply
-                    self._rest(EngineState.READY)
+            case m.ContextMade() if self._state is EngineState.CHANGING:
+                self._rest(EngineState.READY)  # otherwise cells were converted to make room for a running reply
             case m.Unloaded():
                 self._rest(EngineState.EMPTY)
             case m.Failed():

@@ -86,6 +86,13 @@ class Context:
         }.get(status, f"status {status}")
         raise EngineError(f"llama.cpp could not decode: {reason}.")
 
+    def warm_up(self) -> None:
+        """Decode a batch and a token and forget them: builds that cannot compute on this machine die here, not in a chat."""
+        token = max(lib.llama_vocab_bos(self.model.vocab), 0)
+        self.decode([token, token])
+        self.decode_one(token)
+        self.clear()
+
     def end(self) -> int:
         """Position after the last token; 0 when empty."""
         return lib.llama_memory_seq_pos_max(self.memory, 0) + 1

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from kvdesk.backend.chat_format.reply_reader import ReplyReader
 from kvdesk.backend.chat_format.thinking import NO_MARKS, ThinkingSplitter
 from kvdesk.backend.llama.fitting import FORGETTING, MIDDLE, fit
+from kvdesk.backend.llama.kv.checkpoints import common_prefix
 from kvdesk.backend.llama.kv.conversation_cells import (
     Cancelled,
     ContextFull,
     ConversationCells,
     GrowQuestion,
-    common_prefix,
 )
 from kvdesk.backend.llama.prompt import Prompt
 from kvdesk.backend.llama.sampler import Sampler

@@ -254,7 +254,7 @@ class EngineProcess:
         session.on_grown = lambda step: self._send(m.Grown(step, session.facts("moved", step.ms)))
         session.on_changed = lambda how, ms: self._send(m.ContextMade(session.facts(how, ms)))
         self._send(m.Warming())
-        session.warm_up()
+        session.context.warm_up()
         facts = model.facts(template_problem=self._prompt.problem)
         elapsed_ms = (time.monotonic() - started) * 1000
         self._send(m.Loaded(facts, session.facts(), elapsed_ms, library.devices()))

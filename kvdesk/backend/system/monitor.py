@@ -140,10 +140,17 @@ class Monitor:
                     callback(sample)
                 except Exception as error:  # noqa: BLE001  one listener's fault is not the others'
                     self._report(f"A listener of the monitor ({callback!r})", error)
-            # Ticks lie on an absolute grid, so lateness never adds up; those missed (a suspended machine) are skipped.
-            tick = max(tick + 1, int((time.monotonic() - begin) / self._interval_s) + 1)
+            tick = next_tick(tick, time.monotonic() - begin, self._interval_s)
 
     def _report(self, what: str, error: Exception) -> None:
         if what not in self._reported:
             self._reported.add(what)
             log.warning("%s failed; this is said once", what, exc_info=error)
+
+
+def next_tick(tick: int, elapsed_s: float, interval_s: float) -> int:
+    """Which sample comes after sample ``tick``, ``elapsed_s`` after the start; it is due ``interval_s`` times its number.
+
+    Ticks lie on an absolute grid, so lateness never adds up; those missed (a suspended machine) are skipped.
+    """
+    return max(tick + 1, int(elapsed_s / interval_s) + 1)

@@ -125,6 +125,10 @@ class MessageFooter(QWidget):
         for button in self._actions:
             row.addWidget(button)
             button.focus_changed.connect(self._reveal)
+        for unused in {self.stats_label, self.edit_button, self.regenerate_button, self.continue_button}:
+            if row.indexOf(unused) < 0:  # hidden, and gone with the footer
+                unused.setParent(self)
+                unused.hide()
         self._row = row
         self.refresh()
 

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 
 class Bridge(QObject):
-    """``emit`` of these signals is what session, recording and monitor get as their callbacks."""
+    """``here(signal.emit)`` of these signals is what session, recording and monitor get as their callbacks: all arrive on
+    the UI thread in the order in which they were called, and none after ``close``."""
 
     changed = Signal(Change)
     sample_taken = Signal(Sample)
@@ -30,6 +31,7 @@ class Bridge(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._arrived.connect(self._on_arrived, Qt.ConnectionType.QueuedConnection)
+        self._is_closed = False
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="background")
 
     def here(self, function: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -46,8 +48,10 @@ class Bridge(QObject):
         self._pool.submit(work).add_done_callback(finish)
 
     def close(self) -> None:
-        """Let what is under way finish."""
+        """Let what is under way finish; nobody hears of it any more, for their widgets go next."""
+        self._is_closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _on_arrived(self, function: Callable[[], None]) -> None:
-        function()
+        if not self._is_closed:
+            function()

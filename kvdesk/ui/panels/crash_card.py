@@ -70,25 +70,14 @@ class CrashCard(QFrame):
         self._dismiss = self._button(self.tr("Dismiss"), "")
         set_role(self._dismiss, "flat")
         self._dismiss.clicked.connect(self.dismiss)
-        ways_on = QHBoxLayout()
-        ways_on.setSpacing(8)
-        ways_on.addWidget(self._smaller)
-        ways_on.addWidget(self._reload)
-        ways_on.addStretch(1)
-        papers = QHBoxLayout()
-        papers.setSpacing(8)
-        papers.addWidget(self._report)
-        papers.addWidget(self._log)
-        papers.addStretch(1)
-        papers.addWidget(self._dismiss)
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(12, 12, 12, 12)
         self._layout.setSpacing(8)
         self._layout.addLayout(top)
         for widget in (self._sentence, self._kept, self._chart_words):
             self._layout.addWidget(widget)
-        self._layout.addLayout(ways_on)
-        self._layout.addLayout(papers)
+        self._add_buttons((self._smaller, self._reload))
+        self._add_buttons((self._report, self._log), last=self._dismiss)
         self.hide()
 
     def show_crash(
@@ -143,6 +132,17 @@ class CrashCard(QFrame):
         self.dismissed.emit()
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _add_buttons(self, buttons: Sequence[QPushButton], last: QPushButton | None = None) -> None:
+        """A row of ``buttons`` from the left, and ``last`` at its right end."""
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        for button in buttons:
+            row.addWidget(button)
+        row.addStretch(1)
+        if last:
+            row.addWidget(last)
+        self._layout.addLayout(row)
 
     def _button(self, text: str, tip: str) -> QPushButton:
         button = QPushButton(text)

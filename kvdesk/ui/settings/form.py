@@ -153,6 +153,7 @@ class _Row:
         self._layout, self._at = layout, at
         if isinstance(self.editor, TickBox):  # the tick stands before its word and both can be clicked
             self.editor.setText(self.label.text())
+            self.label.setParent(self.editor)  # not shown, and gone with it
             self.label.setVisible(False)
             self._is_labelled = False
             layout.addWidget(self.editor, at, 0, 1, 2)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QObject, Qt, QUrl
+from PySide6.QtCore import QObject, QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
 
@@ -87,10 +87,13 @@ class App(QObject):
             paths.sessions_dir(), "window", __version__, {"python": sys.version.split()[0]}, chosen.log_budget_bytes
         )
         self.recording = Recording(
-            self.recorder, self.monitor, self.bridge.row_written.emit, self.bridge.room_changed.emit
+            self.recorder,
+            self.monitor,
+            self.bridge.here(self.bridge.row_written.emit),
+            self.bridge.here(self.bridge.room_changed.emit),
         )
         self.monitor.add_callback(self.recording.on_sample)
-        self.monitor.add_callback(self.bridge.sample_taken.emit)
+        self.monitor.add_callback(self.bridge.here(self.bridge.sample_taken.emit))
         self.session = Session(self.monitor.held, chosen.margin_bytes)
         self.engine = Engine(self.session.take, paths.log_dir(), place)
         self.engine.margin_bytes = chosen.margin_bytes
@@ -102,7 +105,7 @@ class App(QObject):
         )
         self.session.attach(self.engine, self.planner)
         self.session.add_listener(self.recording.on_change)
-        self.session.add_listener(self.bridge.changed.emit)
+        self.session.add_listener(self.bridge.here(self.bridge.changed.emit))
 
     def _build_controllers(self) -> None:
         window = self.window
@@ -159,10 +162,10 @@ class App(QObject):
 
     def _connect(self) -> None:
         window, bridge = self.window, self.bridge
-        bridge.changed.connect(self._on_changed, Qt.ConnectionType.QueuedConnection)
-        bridge.row_written.connect(self.memory.on_row_written, Qt.ConnectionType.QueuedConnection)
-        bridge.room_changed.connect(self.memory.on_room_changed, Qt.ConnectionType.QueuedConnection)
-        bridge.sample_taken.connect(self.memory.on_sample_taken, Qt.ConnectionType.QueuedConnection)
+        bridge.changed.connect(self._on_changed)
+        bridge.row_written.connect(self.memory.on_row_written)
+        bridge.room_changed.connect(self.memory.on_room_changed)
+        bridge.sample_taken.connect(self.memory.on_sample_taken)
         for source in (self.keeper, self.chat, self.models, self.memory, self.logs, self.library, self.profiles):
             source.noticed.connect(self._on_noticed)
         self.plans.smaller_priced.connect(

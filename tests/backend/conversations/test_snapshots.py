@@ -74,12 +74,14 @@ def test_anothers_snapshot_is_not_given_but_kept(store: SnapshotStore, change: d
     assert store.load(KEY) is not None
 
 
+@pytest.mark.logs("is not used: made by")
 def test_one_of_another_engine_is_removed(store: SnapshotStore) -> None:
     store.save(KEY, TOKENS, STATE)
     assert store.load(replace(KEY, engine="llama-cpp-python 0.4.0")) is None
     assert store.size_of("chat-1") == 0
 
 
+@pytest.mark.logs("its head is damaged", "its state is damaged", "it is truncated", "it is no snapshot")
 def test_any_flipped_byte_is_noticed_and_the_file_removed(store: SnapshotStore, tmp_path: Path) -> None:
     store.save(KEY, TOKENS, STATE[:64])
     path = only_file(tmp_path / "snapshots")
@@ -91,6 +93,7 @@ def test_any_flipped_byte_is_noticed_and_the_file_removed(store: SnapshotStore, 
 
 
 @pytest.mark.parametrize("kept", [0, 1, 20, 100, -1])
+@pytest.mark.logs("is not used: it is (no snapshot|truncated)")
 def test_a_truncated_or_grown_file_is_removed(store: SnapshotStore, tmp_path: Path, kept: int) -> None:
     store.save(KEY, TOKENS, STATE)
     path = only_file(tmp_path / "snapshots")
@@ -122,6 +125,7 @@ def test_one_over_the_budget_is_refused_and_drops_no_other(tmp_path: Path) -> No
     assert store.load(other(1)) is not None
 
 
+@pytest.mark.logs("cannot use .* for snapshots", "cannot write", "cannot read")
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("a file where the folder should be")

@@ -547,6 +547,7 @@ def test_jobs_run_in_order_on_the_stores_own_thread(thread):
     assert titles(ask(thread, lambda store: store.conversations())) == ["Renamed"]
 
 
+@pytest.mark.logs("a store job failed", "a listener of the store failed")
 def test_a_job_that_fails_tells_who_asked_and_the_next_one_runs(thread, caplog):
     assert isinstance(ask(thread, lambda store: store.conversation("gone")), StoreError)
     thread.submit(lambda store: store.rename("gone", ""))  # nobody listens
@@ -571,6 +572,7 @@ def test_closing_finishes_what_was_handed_in(path):
     assert "closed" in str(refused[0])
 
 
+@pytest.mark.logs("no conversations")
 def test_a_database_that_cannot_be_opened_answers_every_job_with_why(path):
     path.write_bytes(b"not a database " * 1000)
     thread = StoreThread(path)
@@ -579,6 +581,7 @@ def test_a_database_that_cannot_be_opened_answers_every_job_with_why(path):
     assert thread.close()
 
 
+@pytest.mark.logs("no conversations")
 def test_whatever_goes_wrong_in_opening_everybody_is_answered(path, monkeypatch):
     def broken(*_):
         raise ValueError("half a statement")

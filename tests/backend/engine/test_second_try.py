@@ -35,6 +35,7 @@ def _events(entry: Callable[..., None], folder: Path, monkeypatch: pytest.Monkey
         engine.shutdown()
 
 
+@pytest.mark.logs("The engine crashed")
 def test_a_fault_in_the_warm_up_is_told_once_it_works_without_repacking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +50,7 @@ def test_a_fault_in_the_warm_up_is_told_once_it_works_without_repacking(
     "entry",
     [scripted_engine.faults_always, scripted_engine.runs_out_of_memory, scripted_engine.killed_while_loading],
 )
+@pytest.mark.logs("The engine (crashed|ran out of memory|was killed)")
 def test_nothing_is_blamed_on_the_processor_that_may_not_be_its_fault(
     entry: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

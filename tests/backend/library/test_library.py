@@ -129,6 +129,7 @@ def test_only_the_newest_search_is_answered(watched: Watched, fake: FakeHub) -> 
     assert [one.repo_id for one in answers[0].repositories] == ["maker/tiny-GGUF"]
 
 
+@pytest.mark.may_log("failed to open GGUF file")  # deleted while its badge is made
 def test_a_download_is_in_the_next_scan(watched: Watched, content: bytes) -> None:
     watched.library.look_up("maker/tiny-GGUF")
     model = watched.wait_for(Opened).repository.models[0]

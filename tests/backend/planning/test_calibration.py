@@ -95,6 +95,7 @@ def test_history_survives_a_restart(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", ["", "{", "[]", '{"constants": 3, "history": []}', '{"constants": {}, "history": [1]}']
 )
+@pytest.mark.logs("starts anew")
 def test_a_damaged_file_starts_anew(path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     path.write_text(damage, encoding="utf-8")
     calibration = Calibration(path)

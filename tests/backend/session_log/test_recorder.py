@@ -360,6 +360,7 @@ def test_a_newer_kvdesks_log_is_refused_not_guessed_at(tmp_path: Path) -> None:
 # --- the disk ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.logs("cannot be written")
 def test_a_folder_that_cannot_be_written_is_a_sentence_and_no_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,7 +13,7 @@ import pytest
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device, KvState
 from kvdesk.backend.settings import AUTOMATIC_MARGIN
 from kvdesk.backend.system.machine import Machine
-from kvdesk.backend.system.monitor import Monitor
+from kvdesk.backend.system.monitor import Monitor, next_tick
 from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 
 RAM = MachineReading((DomainReading("RAM", "ram", 100, 50, 10, 10, 0),))
@@ -106,44 +105,22 @@ def test_the_reader_gets_engine_devices_and_buffers_and_a_lost_engine_takes_its_
     assert (after.kv, after.tokens_per_second) == (None, None)
 
 
-def test_the_cadence_lies_on_one_grid_and_does_not_drift() -> None:
-    """Readings that take a while do not push the later ones back."""
-
-    def slow(pid: int | None, devices: Sequence[Device], buffers: Sequence[Buffer]) -> MachineReading:
-        threading.Event().wait(0.01)
-        return RAM
-
-    interval = 0.05
-    with running(Monitor(slow, interval)) as listener:
-        listener.wait_for(lambda samples: len(samples) >= 20)
-    times = [sample.monotonic_s for sample in listener.samples]
-    phases = [(time_s - times[0]) % interval for time_s in times]
-    off_grid = sorted(min(phase, interval - phase) for phase in phases)
-    # A drifting clock would move on by 10 ms a sample and have every phase; a busy machine delays a few.
-    assert off_grid[len(off_grid) // 2] < 0.01
+@pytest.mark.parametrize(
+    ("tick", "elapsed_s", "following"),
+    [
+        (0, 0.01, 1),  # at once
+        (7, 3.501, 8),
+        (7, 3.999, 8),  # a reading that took almost a whole interval: the next one is not pushed back
+        (7, 4.001, 9),  # one that took longer: its successor is skipped, not made up for
+        (7, 60.2, 121),  # the machine slept
+        (7, 3.499, 8),  # woken a little early: not twice for one tick
+    ],
+)
+def test_samples_lie_on_one_grid_and_missed_ones_are_skipped(tick: int, elapsed_s: float, following: int) -> None:
+    assert next_tick(tick, elapsed_s, 0.5) == following
 
 
-def test_ticks_that_were_missed_are_skipped_not_made_up_for() -> None:
-    gate = threading.Event()
-    first = threading.Event()
-
-    def stuck(pid: int | None, devices: Sequence[Device], buffers: Sequence[Buffer]) -> MachineReading:
-        if not first.is_set():
-            first.set()
-            gate.wait(10)
-        return RAM
-
-    interval = 0.02
-    with running(Monitor(stuck, interval)) as listener:
-        assert first.wait(10)
-        begun = time.monotonic()
-        threading.Timer(0.3, gate.set).start()
-        listener.wait_for(lambda samples: len(samples) >= 3)
-    after = [sample.monotonic_s for sample in listener.samples[1:]]
-    assert after[0] - begun > 0.29
-    assert after[1] - after[0] > interval / 4  # no burst of the fifteen that were missed
-
-
+@pytest.mark.logs("said once")
 def test_a_reading_that_fails_is_said_once_and_the_samples_go_on(caplog: pytest.LogCaptureFixture) -> None:
     def broken(pid: int | None, devices: Sequence[Device], buffers: Sequence[Buffer]) -> MachineReading:
         raise OSError("the disk of /proc is full")
@@ -154,6 +131,7 @@ def test_a_reading_that_fails_is_said_once_and_the_samples_go_on(caplog: pytest.
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+@pytest.mark.logs("said once")
 def test_a_listener_that_fails_does_not_take_the_others_along(caplog: pytest.LogCaptureFixture) -> None:
     def bad(sample: Sample) -> None:
         raise ValueError("no")

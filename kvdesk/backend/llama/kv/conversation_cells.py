@@ -4,38 +4,23 @@ context grows, changes its settings and forgets. Engine process only; every deci
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvdesk.backend.llama import context as contexts
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.context import ABORTED, Context
-from kvdesk.backend.llama.kv.convert import convert_state
-from kvdesk.backend.llama.kv.state import CannotConvert
-from kvdesk.backend.llama.kv.transfer import (
-    probe_state,
-    restore_checkpoint,
-    restore_sequence,
-    save_checkpoint,
-    save_sequence,
-)
+from kvdesk.backend.llama.kv.checkpoints import Checkpoint, Checkpoints, common_prefix
+from kvdesk.backend.llama.kv.saved_cells import SavedCells, needs_conversion, save_cells
+from kvdesk.backend.llama.kv.transfer import restore_checkpoint, save_checkpoint
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.facts import ContextFacts, GrowStep, KvState
 from kvdesk.backend.protocol.messages import GrowAnswer
 from kvdesk.backend.settings import ContextSettings, pad256
 from kvdesk.errors import ContextFailed, EngineError
-
-CHECKPOINTS_MAX = 8
-CHECKPOINT_BYTES_MAX = 256 * 1024 * 1024
-"""What checkpoints may hold in all; the newest one is kept whatever its size."""
-
-
-SAMPLE_TOKENS = 2
-"""Tokens decoded in the old and the new context to learn how the one's cells become the other's."""
 
 
 class Cancelled(Exception):
@@ -44,22 +29,6 @@ class Cancelled(Exception):
 
 class ContextFull(Exception):
     """The context length is reached, or the user chose not to grow."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A point to go back to, after ``n_tokens`` tokens."""
-
-    n_tokens: int
-    state: memoryview | None
-    """What cutting back cannot rebuild (window cells, recurrent state); None where it can rebuild all."""
-    logits: bytes | None = None
-    """Of the last token, where a prompt ended: the same prompt is answered again, and alike, without decoding it."""
-
-    @property
-    def n_bytes(self) -> int:
-        """What remembering it takes."""
-        return len(self.state or b"") + len(self.logits or b"")
 
 
 GrowQuestion = Callable[[int, int, int, str], GrowAnswer]
@@ -87,7 +56,7 @@ class ConversationCells:
         that make the same text."""
         self.logits: bytes | None = None
         """Of the last of ``tokens``, where keep_prefix could bring them back and nothing is left to decode."""
-        self.checkpoints: list[Checkpoint] = []
+        self.checkpoints = Checkpoints()
         self.on_grown: Callable[[GrowStep], None] = _ignore
         """Called after each change of size."""
         self.is_memory_short: Callable[[], bool] = bool
@@ -122,14 +91,6 @@ class ConversationCells:
             elapsed_ms=elapsed_ms,
         )
 
-    def warm_up(self) -> None:
-        """Decode a batch and a token and forget them: builds that cannot compute on this machine die here, not in a chat."""
-        bos = lib.llama_vocab_bos(self.model.vocab)
-        token = max(bos, 0)
-        self.context.decode([token, token])
-        self.context.decode_one(token)
-        self.context.clear()
-
     # --- keeping what is there ---------------------------------------------------------------------------------
 
     def keep_prefix(self, prompt: Sequence[int]) -> int:
@@ -141,10 +102,10 @@ class ConversationCells:
         """
         self.logits = None
         common = common_prefix(self.tokens, prompt)
-        for checkpoint in self.checkpoints:
-            if checkpoint.n_tokens == common == len(prompt) and checkpoint.logits and self._return_to(checkpoint):
-                self.logits = checkpoint.logits
-                return common
+        answered = self.checkpoints.with_logits(common) if common == len(prompt) else None
+        if answered and self._return_to(answered):
+            self.logits = answered.logits
+            return common
         shared = min(common, len(prompt) - 1)
         if self.context.can_cut(shared) and self.context.cut(shared):
             self._truncate(shared)
@@ -169,7 +130,7 @@ class ConversationCells:
         if n < len(self.tokens):
             self.text = None
         del self.tokens[n:]
-        self.checkpoints = [c for c in self.checkpoints if c.n_tokens <= n]
+        self.checkpoints.drop_after(n)
 
     def forget(self) -> None:
         """Empty the cells."""
@@ -198,14 +159,10 @@ class ConversationCells:
         the last decode left."""
         model = self.model
         forgets = model.is_recurrent or model.is_hybrid or (model.n_swa and not self.settings.swa_full)
-        if not (forgets or logits) or (self.checkpoints and self.checkpoints[-1].n_tokens == len(self.tokens)):
+        if not (forgets or logits) or self.checkpoints.has(len(self.tokens)):
             return
         state = save_checkpoint(self.context.ptr) if forgets else None
-        self.checkpoints.append(Checkpoint(len(self.tokens), state, self.context.logits() if logits else None))
-        while len(self.checkpoints) > CHECKPOINTS_MAX or (
-            len(self.checkpoints) > 1 and sum(c.n_bytes for c in self.checkpoints) > CHECKPOINT_BYTES_MAX
-        ):
-            del self.checkpoints[0]
+        self.checkpoints.add(Checkpoint(len(self.tokens), state, self.context.logits() if logits else None))
 
     # --- filling ------------------------------------------------------------------------------------------------
 
@@ -230,7 +187,7 @@ class ConversationCells:
             if self.abort.is_set() or self.context.decode(part, logits=logits and is_last) == ABORTED:
                 self._mend()
                 raise Cancelled
-            self._appended(part)
+            self.tokens.extend(part)
             if on_progress:
                 on_progress(start + len(part))
 
@@ -242,9 +199,6 @@ class ConversationCells:
             self._mend()
             raise Cancelled
         self.tokens.append(token)
-
-    def _appended(self, part: Sequence[int]) -> None:
-        self.tokens.extend(part)
 
     def note_known(self) -> None:
         """The cells' tokens are known to this conversation from now on."""
@@ -277,7 +231,7 @@ class ConversationCells:
             lib.llama_memory_seq_rm(memory, 0, n_keep, n_keep + n)
             lib.llama_memory_seq_add(memory, 0, n_keep + n, -1, -n)
             del self.tokens[n_keep : n_keep + n]
-            self.checkpoints = [c for c in self.checkpoints if c.n_tokens <= n_keep]
+            self.checkpoints.drop_after(n_keep)
             # llama.cpp turns the keys with the next decode; a save before it would keep them unturned
             last = self.tokens.pop()
             self.context.cut(len(self.tokens))
@@ -340,16 +294,16 @@ class ConversationCells:
         """
         started = time.monotonic()
         before = self.context.n_ctx
-        state = self._saved()
+        saved = save_cells(self.context, self.tokens)
         self.context.close()
         try:
             made = Context(self.model, self.settings, cells, self.abort)
         except ContextFailed:
-            self._go_back(before, state)
+            self._go_back(before, saved)
             raise
         self.context, tokens = made, list(self.tokens)
-        is_moved = state is None or (not self._turns(before, made.n_ctx) and restore_sequence(made.ptr, state))
-        del state
+        is_moved = saved is None or (not self._turns(before, made.n_ctx) and saved.move_into(made))
+        del saved
         library.give_back_free_memory()  # the old cells and the copy: the chart shows what is really held
         try:
             if not is_moved:
@@ -363,36 +317,24 @@ class ConversationCells:
         positions = self.model.positions
         return positions.is_long(from_cells) != positions.is_long(to_cells)
 
-    def _saved(self) -> memoryview | None:
-        """The cells as bytes, None for none. Raises ContextFailed where there is no memory for the copy."""
-        try:
-            return save_sequence(self.context.ptr) if self.tokens else None
-        except MemoryError:
-            raise ContextFailed(
-                "There is no memory to hold the conversation's cells while the context changes."
-            ) from None
-
-    def _go_back(self, cells: int, state: memoryview | None) -> None:
+    def _go_back(self, cells: int, saved: SavedCells | None) -> None:
         """Make the context as it was. Raises EngineError, and has none then, where there is no memory even for that."""
         try:
             made = Context(self.model, self.settings, cells, self.abort)
         except ContextFailed:
-            self.tokens, self.known, self.checkpoints = [], [], []
+            self.tokens, self.known, self.checkpoints = [], [], Checkpoints()
             raise EngineError(
                 "There is no memory left even for the context as it was; close other programs or load the model anew "
                 "with a shorter context. The conversation is whole."
             ) from None
-        self._put_back(made, state)
+        self.context = made
+        if saved is not None and not saved.move_into(made):
+            self.forget()
 
     @property
     def is_lost(self) -> bool:
         """There is no context any more."""
         return self.context.ptr is None
-
-    def _put_back(self, made: Context, state: memoryview | None) -> None:
-        self.context = made
-        if state is not None and not restore_sequence(made.ptr, state):
-            self.forget()
 
     # --- changing settings ---------------------------------------------------------------------------------------
 
@@ -404,56 +346,43 @@ class ConversationCells:
         Raises ContextFailed, or Cancelled out of a rereading; the old settings and cells are back in place then.
         """
         old, old_cells = (self.settings, self.limit), self.context.n_ctx
-        tokens, checkpoints = list(self.tokens), list(self.checkpoints)
+        tokens, checkpoints = list(self.tokens), self.checkpoints.copy()
         cells, limit = contexts.first_cells(settings, self.model)
         cells = min(limit, max(cells, pad256(len(tokens) + 1)))
-        state = self._saved()
-        sample = self._sample() if state is not None and _other_cells(self.settings, settings) else None
+        converts = needs_conversion(self.settings, settings)
+        saved = save_cells(self.context, tokens, to_convert=converts)
         self.context.close()
         try:
             self.context = Context(self.model, settings, cells, self.abort)
             self.settings, self.limit = settings, max(limit, self.context.n_ctx)
-            return self._fill(state, sample, tokens, old_cells, on_progress)
+            turns = self._turns(old_cells, self.context.n_ctx)
+            return self._fill(tokens, None if turns else saved, converts, on_progress)
         except (ContextFailed, EngineError, Cancelled):
             self.context.close()
             self.settings, self.limit = old
-            self._go_back(old_cells, state)
+            self._go_back(old_cells, saved)
             self.tokens, self.checkpoints = tokens, checkpoints
             raise
 
-    def _sample(self) -> memoryview | None:
-        """The first tokens' cells as this context holds them, to learn a conversion from; empties the context."""
-        try:
-            return probe_state(self.context.ptr, self.tokens[:SAMPLE_TOKENS])
-        except EngineError:
-            return None
-
     def _fill(
         self,
-        state: memoryview | None,
-        sample: memoryview | None,
         tokens: list[int],
-        old_cells: int,
+        saved: SavedCells | None,
+        converts: bool,
         on_progress: Callable[[int], None] | None,
     ) -> str:
-        """Give the new, empty context the ``tokens`` whose old cells, of a context of ``old_cells``, are ``state``."""
-        made = self.context
-        if state is None:
+        """Give the new, empty context the cells of ``tokens``, from ``saved`` where they mean the same in it."""
+        if not tokens:
             return "new"
-        if len(tokens) >= made.n_ctx:
+        if len(tokens) >= self.context.n_ctx:
             self.forget()
             return "dropped"
-        turns = self._turns(old_cells, made.n_ctx)
-        if not turns and sample is None and restore_sequence(made.ptr, state):
+        if saved and not converts and saved.move_into(self.context):
             return "moved"
-        if not turns and sample is not None:
+        if saved and converts:
             self.checkpoints.clear()
-            try:
-                target = probe_state(made.ptr, tokens[:SAMPLE_TOKENS])
-                if restore_sequence(made.ptr, convert_state(state, target, sample)):
-                    return "converted"
-            except (CannotConvert, EngineError) as reason:
-                print(f"cells are read again, not converted: {reason}", file=sys.stderr)  # noqa: T201 - the engine's log
+            if saved.convert_into(self.context):
+                return "converted"
         self.forget()
         self.feed(tokens, _always_grow, on_progress)
         return "reread"
@@ -469,16 +398,3 @@ def _ignore(*_facts: object) -> None:
 
 def _always_grow(_at: int, _from: int, _to: int, _failed: str) -> GrowAnswer:
     return GrowAnswer("grow")
-
-
-def _other_cells(a: ContextSettings, b: ContextSettings) -> bool:
-    """Whether cells made with ``a`` look different with ``b``."""
-    return (a.type_k, a.type_v, a.flash_attn) != (b.type_k, b.type_v, b.flash_attn)
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens ``a`` and ``b`` share."""
-    n = min(len(a), len(b))
-    if list(a[:n]) == list(b[:n]):
-        return n
-    return next(i for i in range(n) if a[i] != b[i])

@@ -17,10 +17,12 @@ class PlotWidget(pg.PlotWidget):
     """A plot in a page that scrolls: the wheel zooms once the plot was clicked, or with Ctrl."""
 
     def __init__(self, theme: Theme, axes: dict[str, pg.AxisItem], parent: QWidget | None = None) -> None:
-        super().__init__(parent, axisItems=axes, useOpenGL=False)
+        super().__init__(parent, axisItems=axes, useOpenGL=False, enableMenu=False)
         self._theme = theme
         self.setAntialiasing(False)
-        self.setMenuEnabled(False)
+        self.destroyed.connect(
+            self.plotItem.ctrlMenu.deleteLater
+        )  # pyqtgraph gives it no owner: it would stay for ever
         self.hideButtons()
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         box = self.getViewBox()

@@ -128,12 +128,14 @@ def test_unsafe_names_are_refused_at_once(watched: Watched) -> None:
     ["", "[", "{}", json.dumps({"name": "m", "files": []}), json.dumps({"name": "m", "files": [{"name": 3}]}),
      json.dumps({"name": "m", "files": [{"repo_id": "o/r", "revision": "", "name": "../x", "size_bytes": 1}]})],
 )  # fmt: skip
+@pytest.mark.logs("is no download")
 def test_damaged_entries_are_passed_over(hub: Hub, models_dir: Path, entry: str) -> None:
     staging_dir(models_dir).mkdir()
     (staging_dir(models_dir) / "x.json").write_text(entry)
     assert Watched(hub, models_dir).downloads.states == ()
 
 
+@pytest.mark.logs("in a way that nobody foresaw")
 def test_an_error_that_nobody_foresaw_is_a_sentence(
     watched: Watched, models: list[RemoteModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
