@@ -65,7 +65,7 @@ class ConversationStore:
             self._connection = _opened(path)
 
     def close(self) -> None:
-        """Let go of the file; harmless when done already."""
+        """Close the file; harmless when done already."""
         self._connection.close()
 
     def __enter__(self) -> Self:

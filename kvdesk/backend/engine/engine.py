@@ -143,10 +143,10 @@ class Engine:
             ready = wait(sources, timeout=1.0)  # type: ignore[arg-type]
             if self._pipe in ready:
                 self._receive()
-            # A process that was started since may have been given the sentinel's number of the one just buried.
+            # A process that was started since may have been given the sentinel's number of the one that just ended.
             is_gone = process is self._process and process is not None and process.sentinel in ready
             if is_gone and not (self._pipe and self._pipe.poll()):
-                self._bury()
+                self._on_process_gone()
             if self._wake_out in ready:
                 self._wake_out.recv_bytes()
                 if self._take_wish() is None:
@@ -218,7 +218,7 @@ class Engine:
         try:
             event: m.Event = self._pipe.recv()
         except (EOFError, OSError):
-            self._bury()
+            self._on_process_gone()
             return
         if isinstance(event, m.Pong | m.Started) and self._pulse:
             self._pulse.answered()
@@ -273,7 +273,7 @@ class Engine:
 
     # --- the end ------------------------------------------------------------------------------------------------
 
-    def _bury(self, *, hung: bool = False) -> None:
+    def _on_process_gone(self, *, hung: bool = False) -> None:
         """The process is gone (or is hung and killed now): say why, and try once more if it was the warm-up."""
         assert self._process
         if hung:
@@ -320,7 +320,7 @@ class Engine:
         is_silent = self._pulse is not None and self._pulse.is_lost(now)
         is_deaf = self._stop_sent is not None and now - self._stop_sent > STOP_WAIT_S
         if self._process and (is_silent or is_deaf):
-            self._bury(hung=True)
+            self._on_process_gone(hung=True)
 
     def _ping(self, patience_s: float | None = None) -> None:
         """Ask the process whether it hears."""

@@ -110,7 +110,7 @@ ProfileEvent = ProfilePoint | ProfileProgress | ProfileStopped
 
 class Profiler:
     """One run. ``engine`` and what its ``on_event`` fills (``events``) are this run's alone until it is over; the caller
-    ends the engine, and lets ``pricer`` go."""
+    ends the engine, and ends ``pricer``'s helper process."""
 
     def __init__(
         self,

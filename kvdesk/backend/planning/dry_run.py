@@ -62,7 +62,7 @@ class DryRun:
     @property
     def pid(self) -> int | None:
         """The helper's process id while it lives: what it holds on a GPU is not another program's. Any thread."""
-        process = self._process  # another thread may let it go meanwhile
+        process = self._process  # another thread may end it meanwhile
         return process.pid if process and process.is_alive else None
 
     def ask(self, settings: EngineSettings) -> Footprint:

@@ -2,7 +2,7 @@
 
 Latest wins: while a slider moves, only the newest question of each kind is answered. Callbacks run on the planner's
 thread (the bridge turns them into signals). The model's header, the helper and all answers are kept for the model asked
-about last; the helper process is let go when nothing was asked for a while.
+about last; the helper process is ended when nothing was asked for a while.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class Planner:
             self._pricer.let_go()
 
     def _next(self) -> _Question | None:
-        """The question that waits longest; lets the helper go when told to, or after an idle while. None: end."""
+        """The question that waits longest; ends the helper when told to, or after an idle while. None: end."""
         while True:
             with self._changed:
                 if not (self._waiting or self._ending or self._let_go):

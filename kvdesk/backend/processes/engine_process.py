@@ -220,13 +220,13 @@ class EngineProcess:
         from kvdesk.backend.llama.snapshot_cache import SnapshotCache
 
         if self._abort.is_set():
-            raise LoadCancelled("The load was cancelled.")  # before what is loaded is let go
+            raise LoadCancelled("The load was cancelled.")  # before what is loaded is freed
         started = time.monotonic()
         file = read_model_file(Path(command.path))
         file.check_loadable()
         file.check_can_chat()
         if self._model:
-            check_accepted(command.path, command.settings.model)  # before what is loaded is let go
+            check_accepted(command.path, command.settings.model)  # before what is loaded is freed
         self._unload()
         shown = -1.0
 

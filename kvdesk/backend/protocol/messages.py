@@ -100,12 +100,12 @@ class GrowAnswer:
 
 @dataclass(frozen=True)
 class Unload:
-    """Let go of model and context; the process stays."""
+    """Free model and context; the process stays."""
 
 
 @dataclass(frozen=True)
 class Shutdown:
-    """Let go of everything and exit."""
+    """Free everything and exit."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from kvdesk.backend.session_log.rows import (
     SCHEMA,
     all_intact,
-    comb,
     engine_bytes_of,
     frame_seq_of,
     n_domains_of,
+    recover,
     row_peak_bytes,
     unpack_note,
     unpack_sample,
@@ -308,7 +308,7 @@ def _comb(path: Path) -> tuple[dict[int, dict[str, Any]], dict[int, bytes]]:
             raw = part.read_bytes()
         except OSError:
             continue
-        more_notes, more_rows = comb(raw)
+        more_notes, more_rows = recover(raw)
         notes.update(more_notes)
         rows.update(more_rows)
     domains = {seq: len(note["frame"]["domains"]) for seq, note in notes.items() if note["kind"] == "frame"}

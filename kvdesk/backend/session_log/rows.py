@@ -180,7 +180,7 @@ def unpack_note(mark: str, body: str) -> dict[str, Any] | None:
     return json.loads(body)
 
 
-def comb(raw: bytes) -> tuple[dict[int, dict[str, Any]], dict[int, bytes]]:
+def recover(raw: bytes) -> tuple[dict[int, dict[str, Any]], dict[int, bytes]]:
     """Every intact note and packed sample in the bytes of a database file or its write-ahead log, by ``seq``.
 
     SQLite keeps a row of less than a page in one piece, so rows survive whatever befell the tree around them. A

@@ -25,7 +25,7 @@ GAP_UNDER_USER = 2
 STICKS_WITHIN = 12
 """Pixels from the end within which the view follows new text."""
 FAR = 2500
-"""Pixels outside the viewport from which a row's widgets are let go."""
+"""Pixels outside the viewport from which a row's widgets are deleted."""
 MOST_PASSES = 6
 """Rounds of laying out and making widgets; each brings estimated heights closer to measured ones."""
 
@@ -55,7 +55,7 @@ class Row:
     width: int = 0
 
     def drop_view(self) -> None:
-        """Let go of the widgets, and of what can be worked out again."""
+        """Delete the widgets, and drop what can be computed again."""
         if self.view is not None:
             self.view.hide()
             self.view.deleteLater()

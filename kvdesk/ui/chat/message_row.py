@@ -142,5 +142,5 @@ class MessageState:
         self._parser = self._segments = None
 
     def forget_segments(self) -> None:
-        """Let go of what can be parsed again."""
+        """Drop what can be parsed again."""
         self._segments = None

@@ -31,7 +31,7 @@ INSET = 56
 """How much narrower than the column the card of a user is."""
 THINKING_INDENT = 16
 FAR = 2500
-"""Pixels outside the view from which a part's widget is let go."""
+"""Pixels outside the view from which a part's widget is deleted."""
 
 
 class _PartWidget(Protocol):

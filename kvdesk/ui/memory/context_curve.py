@@ -29,7 +29,7 @@ class ContextCurve(QWidget):
     n_ctx_dragged = Signal(int)
     """While the dot is dragged, in steps of 256: for repricing."""
     n_ctx_chosen = Signal(int)
-    """The dot was let go."""
+    """The dot was released."""
     types_chosen = Signal(str, str)
     """A cache type's row was chosen: K and V type."""
 

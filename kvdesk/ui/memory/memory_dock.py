@@ -29,7 +29,7 @@ class MemoryDock(QWidget):
     n_ctx_dragged = Signal(int)
     """The curve's dot is being dragged: reprice."""
     n_ctx_chosen = Signal(int)
-    """The curve's dot was let go: a new Context Length to edit."""
+    """The curve's dot was released: a new Context Length to edit."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -1,4 +1,4 @@
-"""The crash card: what killed the engine in words, the last minute of its memory, and ways on. UI thread.
+"""The crash card: why the engine died, the last minute of its memory, and buttons to load it again. UI thread.
 
 The window and the chat stay whole; this only tells and asks. Its chart needs pyqtgraph and is left out until it can
 be built.

@@ -1,4 +1,4 @@
-"""The bar on top: which model, what it is doing, and the face: tokens, cache types, memory of every domain. UI thread."""
+"""The bar on top: which model, what it is doing, tokens, cache types and the memory of every domain. UI thread."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RecentModel:
 
 
 class ModelBar(QFrame):
-    """Model menu, Eject, state or progress, and the face."""
+    """Model menu, Eject, state or progress, and the line of figures."""
 
     model_chosen = Signal(str)
     """The path of a model in the menu."""

@@ -221,7 +221,7 @@ class MainWindow(QMainWindow):
     # --- Qt's calls ---------------------------------------------------------------------------------------------------
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """A narrow window keeps chat and memory and lets the list go until there is room again."""
+        """A narrow window keeps chat and memory and hides the list until it fits again."""
         super().resizeEvent(event)
         self._place_list()
 

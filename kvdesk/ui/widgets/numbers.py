@@ -63,7 +63,7 @@ def format_tokens(n: int | None) -> str:
 
 
 def short_tokens(n: int | None) -> str:
-    """Tokens for the face, 1024-based as context lengths are named: 32768 -> "32k", 12700 -> "12.4k", 900 -> "900".
+    """Tokens in short, 1024-based as context lengths are named: 32768 -> "32k", 12700 -> "12.4k", 900 -> "900".
 
     Rounded down, so that nothing looks full before it is.
     """

@@ -32,7 +32,7 @@ from kvdesk.backend.session_log.reader import (
     size_on_disk,
 )
 from kvdesk.backend.session_log.recorder import Recorder, drop_oldest
-from kvdesk.backend.session_log.rows import comb, pack_note, pack_sample
+from kvdesk.backend.session_log.rows import pack_note, pack_sample, recover
 from kvdesk.backend.system.machine import Machine
 from kvdesk.backend.system.monitor import Monitor
 from kvdesk.backend.system.process_identity import process_identity
@@ -324,7 +324,7 @@ def test_one_flipped_bit_is_noticed(tmp_path: Path, long_file: bytes) -> None:
 
 def test_combing_takes_nothing_for_a_row_that_only_looks_like_one() -> None:
     whole = pack_sample(7, 1, sample(3))
-    assert comb(b"KVS1" + whole + b"KVS1" + whole[:50] + b"KVN1zzKVN1" + b"0" * 16 + b"KVN100000000ffffffff{}") == (
+    assert recover(b"KVS1" + whole + b"KVS1" + whole[:50] + b"KVN1zzKVN1" + b"0" * 16 + b"KVN100000000ffffffff{}") == (
         {},
         {7: whole},
     )

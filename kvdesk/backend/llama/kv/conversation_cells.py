@@ -290,7 +290,7 @@ class ConversationCells:
     def resize(self, cells: int) -> None:
         """Move everything into a context of ``cells``, or read it again there where cells cannot be moved.
 
-        Raises ContextFailed with the old size back in place, or Cancelled out of a rereading.
+        Raises ContextFailed with the old size back in place, or Cancelled while it is read again.
         """
         started = time.monotonic()
         before = self.context.n_ctx
@@ -343,7 +343,7 @@ class ConversationCells:
         attention stay, "converted" where they can be rewritten, else "reread"; "new" when there were none, "dropped"
         when the new length does not hold them.
 
-        Raises ContextFailed, or Cancelled out of a rereading; the old settings and cells are back in place then.
+        Raises ContextFailed, or Cancelled while they are read again; the old settings and cells are back in place then.
         """
         old, old_cells = (self.settings, self.limit), self.context.n_ctx
         tokens, checkpoints = list(self.tokens), self.checkpoints.copy()

@@ -218,7 +218,7 @@ def _write_block(view: memoryview, block: StateBlock, plan: _BlockPlan, out: mem
         at += len(records)
         struct.pack_into("<II", out, at, plan.v_trans, len(plan.keys))
         at += 8
-        with ThreadPoolExecutor(_THREADS) as pool:  # numpy and ggml let go of the interpreter lock
+        with ThreadPoolExecutor(_THREADS) as pool:  # numpy and ggml release the interpreter lock
             pending: list[Future[None]] = []
             for tensor_plan in (*plan.keys, *plan.values):
                 target = tensor_plan.target

@@ -185,7 +185,7 @@ class PlannedModel:
         return most
 
     def close(self) -> None:
-        """Let go of the metadata."""
+        """Free the metadata."""
         lib.llama_model_free(self.ptr)
 
     def _plan(self, settings: ContextSettings) -> tuple[tuple[memory_breakdown.Share, ...] | None, list[str], int, int]:

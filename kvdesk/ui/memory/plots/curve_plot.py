@@ -130,7 +130,7 @@ class CurvePlot(PlotWidget):
         self._move_to(self._n_ctx + step)
 
     def keyReleaseEvent(self, event: QKeyEvent) -> None:
-        """Letting go of the key chooses."""
+        """Releasing the key chooses."""
         super().keyReleaseEvent(event)
         if self._key_moved and not event.isAutoRepeat():
             self.n_ctx_chosen.emit(self._n_ctx)
