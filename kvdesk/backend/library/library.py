@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from kvdesk import paths
 from kvdesk.backend.library.badges import Badges
@@ -47,6 +47,7 @@ OTHER_LINK = (
 )
 _TELL_EVERY_S = 0.1
 _END_S = 5.0
+_LOOK_EVERY_S = 0.2
 
 IsWanted = Callable[[], bool]
 """Whether a job's answer is still wanted."""
@@ -68,6 +69,8 @@ class Library:
         self._hub = hub or Hub()
         self._local = _NewestFirst("library")
         self._remote = _NewestFirst("hub")
+        self._may_price = Event()
+        self._may_price.set()
         self._fits: dict[tuple[str, str], Fit] = {}
         self.downloads = Downloads(self._hub, paths.models_dir(), on_event)
 
@@ -87,6 +90,13 @@ class Library:
     def look_up(self, reference: str) -> None:
         """Ask the hub for the repository that ``reference`` names, then fetch its models' headers and price them."""
         self._remote.do(lambda is_wanted: self._look_up(reference, is_wanted))
+
+    def hold_pricing(self, held: bool) -> None:
+        """Let the badges of this machine's models wait, while the processor is wanted for something better, or go on."""
+        if held:
+            self._may_price.clear()
+        else:
+            self._may_price.set()
 
     def offer_first(self) -> None:
         """Tell what a newcomer may choose from; asks nothing of the network."""
@@ -129,6 +139,8 @@ class Library:
         self._on_event(ScanEnded(len(entries)))
         badges = self._badges()
         for entry in entries:
+            while not self._may_price.wait(_LOOK_EVERY_S) and is_wanted():
+                pass
             if not is_wanted():
                 return
             if entry.n_layer:

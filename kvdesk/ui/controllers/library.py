@@ -10,6 +10,7 @@ from PySide6.QtCore import QFileSystemWatcher, QObject, QTimer, QUrl, Signal
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QFileDialog, QWidget
 
+from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.library.badges import Badges
 from kvdesk.backend.library.first_models import FirstModel
 from kvdesk.backend.library.hub.download_state import DONE, DownloadState
@@ -30,11 +31,15 @@ from kvdesk.backend.library.library_event import (
 )
 from kvdesk.backend.library.places import all_places
 from kvdesk.backend.preferences import Preferences
+from kvdesk.backend.session.state import Change
 from kvdesk.errors import HubError
 from kvdesk.ui.controllers.bridge import Bridge
 from kvdesk.ui.widgets.theme import Theme
 from kvdesk.ui.windows.library_window import LibraryWindow
 
+BUSY = frozenset(
+    {EngineState.LOADING, EngineState.WARMING, EngineState.GENERATING, EngineState.CHANGING, EngineState.MEASURING}
+)
 RESCAN_AFTER_MS = 1000
 """A folder that changes, changes many times within a second."""
 
@@ -60,6 +65,7 @@ class LibraryController(QObject):
         self._window: LibraryWindow | None = None
         self._library: Library | None = None
         self._opened_when_done: set[str] = set()
+        self._is_engine_busy = False
         self._watcher = QFileSystemWatcher(self)
         self._watcher.directoryChanged.connect(lambda _: self._rescan.start())
         self._rescan = QTimer(self)
@@ -77,6 +83,7 @@ class LibraryController(QObject):
         """The library itself; its threads start with the first question."""
         if self._library is None:
             self._library = Library(self._places, self._badges, self._bridge.here(self._on_event))
+            self._library.hold_pricing(self._is_engine_busy)
         return self._library
 
     def show(self) -> None:
@@ -101,6 +108,12 @@ class LibraryController(QObject):
         self._theme = theme
         if self._window:
             self._window.set_theme(theme)
+
+    def on_change(self, change: Change) -> None:
+        """Leave the processor to the engine while it works: badges wait."""
+        self._is_engine_busy = change.now.engine in BUSY
+        if self._library:
+            self._library.hold_pricing(self._is_engine_busy)
 
     def close(self) -> None:
         """End the library's threads; downloads go on at the next start, when they are asked to."""

@@ -156,6 +156,7 @@ class App(QObject):
             self.chat.on_change,
             self.limits.on_change,
             self.profiles.on_change,
+            self.library.on_change,
             self._on_change,
         )
         """Who follows the session; their order does not matter (a test shuffles it)."""

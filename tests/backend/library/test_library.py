@@ -88,6 +88,18 @@ def test_rows_come_before_badges_and_nothing_is_sent(
     assert fake.requests == []
 
 
+def test_badges_wait_while_the_processor_is_wanted(watched: Watched, folder: Path, content: bytes) -> None:
+    (folder / "a.gguf").write_bytes(content)
+    watched.library.hold_pricing(True)
+    watched.library.scan()
+    watched.wait_for(ScanEnded)  # rows do not wait
+    watched.library.scan()  # and a newer scan does not wait for the older one's badges
+    watched.wait_for(ScanEnded)
+    assert watched.told.empty()
+    watched.library.hold_pricing(False)
+    assert watched.wait_for(Priced).path == str(folder / "a.gguf")
+
+
 def test_an_empty_machine_is_told_too(watched: Watched) -> None:
     watched.library.scan()
     assert watched.wait_for(EntriesRead) == EntriesRead((), True)
