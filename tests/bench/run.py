@@ -20,6 +20,7 @@ BENCHMARKS = (
     "kv_convert",
     "plan_accuracy",
     "plan_speed",
+    "oom_line",
     "monitor_cost",
     "library_speed",
     "download_cost",
