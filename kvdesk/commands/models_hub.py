@@ -11,8 +11,10 @@ import json
 import queue
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvdesk.commands import model_details
 from kvdesk.commands.table import aligned
 from kvdesk.errors import HubError, UsageError
 from kvdesk.sizes import format_file_size
@@ -34,7 +36,7 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     search.add_argument("--sort", choices=SORTS, default="downloads")
     search.add_argument("--limit", type=int, default=20, metavar="N")
     info = actions.add_parser(
-        "info", help="the models of a repository, and whether each fits, before any is downloaded"
+        "info", help="the models of a repository and whether each fits, before any is downloaded; or a file's details"
     )
     info.add_argument("--no-fit", action="store_true", help="do not fetch the headers (a few MB each)")
     add_machine(info)
@@ -77,9 +79,11 @@ def search(args: argparse.Namespace) -> int:
 
 
 def info(args: argparse.Namespace) -> int:
-    """Print the models of a repository."""
+    """Print the models of a repository, or the details of a model that is here."""
     from kvdesk.backend.library.hub.hub import Hub
 
+    if Path(args.model).is_file():
+        return model_details.show(args)
     hub = Hub()
     repository = _repository(hub, args.model)
     models = repository.models

@@ -104,3 +104,17 @@ def test_fits_are_told_for_another_machine(elsewhere: Path, capsys: pytest.Captu
     [row] = json.loads(capsys.readouterr().out)["models"]
     assert [domain["name"] for domain in row["fit"]["domains"]] == ["RAM", "GPU0"]
     assert run("list", "--as", "nonsense") == 2
+
+
+def test_the_details_of_a_file_are_priced(elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_tiny("qwen3moe", tmp_path, n_ctx_train=16_384)
+    assert run("info", model, "--json", "--as", "64 GiB RAM") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["architecture"], told["trained_context"]) == ("qwen3moe", "16,384 tokens")
+    assert "experts" in told["experts"]
+    prices = {(price["n_ctx"], price["cache_type"]): price for price in told["prices"]}
+    assert {n_ctx for n_ctx, _ in prices} == {8192, 16_384}
+    assert prices[16_384, "f16"]["kv_bytes"] == 2 * prices[8192, "f16"]["kv_bytes"]
+    assert all(price["fits"] for price in prices.values())
+    assert run("info", model) == 0
+    assert "KV cache" in capsys.readouterr().out
