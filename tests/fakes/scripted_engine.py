@@ -23,7 +23,9 @@ def _work(connection: Connection, load: m.Load) -> None:
     model = ModelFacts(load.path, "", "llama", "", 0, 0, 1, 0, 0, has_chat_template=False)
     facts = ContextFacts(load.settings.context, 256, 256, False, (), (), KvState(0, 256, 0, 0), "new", 0, 0.0)
     connection.send(m.Loaded(model, facts, 1.0))
-    connection.recv()
+    while not isinstance(command := connection.recv(), m.Shutdown):
+        if isinstance(command, m.Ping):
+            connection.send(m.Pong())
 
 
 def faults_with_repacking(connection: Connection, log_path: str, environment: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ PROMPT_LINES = 4
 class SamplingPanel(QWidget):
     """Every change is told at once, so that none is lost when another conversation is opened."""
 
-    changed = Signal(object)
+    changed = Signal(SamplingSettings)
     """The whole SamplingSettings."""
     system_prompt_changed = Signal(str)
     overflow_changed = Signal(str)

@@ -47,11 +47,11 @@ class ChatController(QObject):
 
     noticed = Signal(str, str)
     """A sentence for the transcript and its kind ("note", "warning", "error")."""
-    reply_finished = Signal(object)
+    reply_finished = Signal(TurnStats)
     """TurnStats of a finished reply."""
     tokens_counted = Signal(int, int)
     """Tokens of the conversation and of the draft, as a prompt."""
-    sampling_chosen = Signal(object)
+    sampling_chosen = Signal(SamplingSettings)
     """SamplingSettings, changed by the user for the open conversation."""
 
     def __init__(

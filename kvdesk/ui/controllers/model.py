@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend.engine.engine_event import Died, EngineState, FellBack
+from kvdesk.backend.engine.engine_event import Died, EngineState
 from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.backend.planning.plan import MemoryPlan
 from kvdesk.backend.protocol import messages as m
@@ -170,12 +170,6 @@ class ModelController(QObject):
 
     def _say(self, change: Change) -> None:
         match change.event:
-            case FellBack():
-                words = self.tr(
-                    "The engine crashed in its first computation with repacked weights, which this computer cannot do. "
-                    "It was started again without them; kvdesk remembers that."
-                )
-                self.noticed.emit(words, "warning")
             case m.Loaded() as event if event.model.template_problem:
                 self.noticed.emit(event.model.template_problem, "warning")
             case m.ContextMade() as event:

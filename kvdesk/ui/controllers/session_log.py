@@ -65,7 +65,7 @@ class SessionLogController(QObject):
         """Say if the last session was killed, and offer its log."""
         self._bridge.in_background(lambda: reader.last_unclean_session(self._folder), self._on_unclean)
 
-    unclean_found = Signal(object)
+    unclean_found = Signal(reader.SessionSummary)
     """SessionSummary of a session that was killed."""
 
     def _on_unclean(self, found: Any) -> None:
@@ -136,7 +136,13 @@ class SessionLogController(QObject):
             for file in (path, *reader.companions(path)):
                 file.unlink(missing_ok=True)
 
-        self._bridge.in_background(delete, lambda _: self._refresh())
+        def done(result: Any) -> None:
+            if isinstance(result, OSError):
+                words = self.tr("The session {0} cannot be deleted: {1}. Check the rights of its folder.")
+                self.noticed.emit(words.format(path.stem, result.strerror or result), "error")
+            self._refresh()
+
+        self._bridge.in_background(delete, done)
 
 
 def _read(path: Path) -> reader.Session:

@@ -54,14 +54,14 @@ CHOICES = {"type_k": CACHE_TYPES, "type_v": CACHE_TYPES, "flash_attn": FLASH_ATT
 class SettingsPanel(QWidget):
     """What is applied, what is being edited, and the difference in words and bytes."""
 
-    settings_edited = Signal(object)
+    settings_edited = Signal(EngineSettings)
     """EngineSettings after each change, also while dragging: for repricing."""
-    apply_requested = Signal(object)
+    apply_requested = Signal(EngineSettings)
     """EngineSettings to apply."""
-    fit_requested = Signal(object)
+    fit_requested = Signal(EngineSettings)
     """"Fit it for me": the longest context that fits with these EngineSettings is wanted."""
     margin_chosen = Signal(object)
-    """Bytes to keep free below the ceiling."""
+    """Bytes to keep free below the ceiling: an int, which Qt's own would cut to 32 bits."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)

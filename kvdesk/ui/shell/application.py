@@ -73,7 +73,7 @@ class App(QObject):
         self._connect()
         self._is_closed = False
         self._unclean: Path | None = None
-        self._unclean_notice = -1
+        self._unclean_notice = self._fallback_notice = -1
 
     def _build_backend(self) -> None:
         chosen = self.preferences
@@ -322,6 +322,7 @@ class App(QObject):
         match change.event:
             case FellBack():
                 cpu_fallback.remember(paths.fallback_file())
+                self._say_fallen_back()
             case m.Loaded() | m.ContextMade() if choice.file:
                 self._remember(str(choice.file.path), choice.settings)
             case _:
@@ -346,9 +347,24 @@ class App(QObject):
         words = self.tr("kvdesk did not end in order last time. Its memory was on record up to the last second.")
         self._unclean_notice = self.window.transcript.add_notice(words, "warning", self.tr("Show the log"))
 
+    def _say_fallen_back(self) -> None:
+        words = self.tr(
+            "The engine crashed in its first computation with repacked weights, which this computer cannot do. "
+            "It was started again without them; kvdesk remembers that."
+        )
+        self._fallback_notice = self.window.transcript.add_notice(words, "warning", self.tr("Try them again next time"))
+
     def _on_notice_action(self, notice: int) -> None:
         if notice == self._unclean_notice:
             self.logs.show(self._unclean)
+        elif notice == self._fallback_notice:
+            self.bridge.in_background(lambda: cpu_fallback.forget(paths.fallback_file()), self._on_fallback_forgotten)
+
+    def _on_fallback_forgotten(self, result: bool | Exception) -> None:
+        if isinstance(result, Exception):
+            self._on_noticed(self.tr("That could not be kept; the data folder cannot be written."), "error")
+        else:
+            self._on_noticed(self.tr("Repacked weights are tried again with the next load."), "note")
 
     def _on_margin_chosen(self, margin_bytes: int) -> None:
         self.session.set_margin(margin_bytes)

@@ -46,7 +46,7 @@ PLOTS_HEIGHT_PX = 300
 class ProfileWindow(QDialog):
     """Not modal: the window behind it stays usable."""
 
-    start_requested = Signal(object, int)
+    start_requested = Signal(tuple, int)
     """Cache types (a tuple of names), longest context in tokens."""
     cancel_requested = Signal()
     export_requested = Signal()

@@ -17,7 +17,7 @@ CARD_WIDTH_PX = 300
 class FirstPage(QWidget):
     """Emits which model is wanted."""
 
-    chosen = Signal(object)
+    chosen = Signal(FirstModel)
     """A FirstModel, to be downloaded and opened."""
     starter_requested = Signal()
     search_requested = Signal()

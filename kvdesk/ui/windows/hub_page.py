@@ -40,7 +40,7 @@ class HubPage(QWidget):
     search_requested = Signal(str, str)
     """Words, a link or owner/name, and the order."""
     repository_chosen = Signal(str)
-    download_requested = Signal(object)
+    download_requested = Signal(RemoteModel)
     """A RemoteModel."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:

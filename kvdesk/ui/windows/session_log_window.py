@@ -38,13 +38,13 @@ EXPORTS = ("csv", "jsonl", "png", "svg")
 class SessionLogWindow(QDialog):
     """Not modal: the chat goes on beside it."""
 
-    session_chosen = Signal(object)
+    session_chosen = Signal(Path)
     """The Path of the session to open; answer with ``show_session`` or ``show_problem``."""
-    export_requested = Signal(object, str)
+    export_requested = Signal(Path, str)
     """Path of the session, one of EXPORTS."""
-    copy_report_requested = Signal(object)
+    copy_report_requested = Signal(Path)
     """Path of the session whose Markdown report is wanted on the clipboard."""
-    delete_requested = Signal(object)
+    delete_requested = Signal(Path)
     refresh_requested = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
