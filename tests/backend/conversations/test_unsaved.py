@@ -158,6 +158,7 @@ def test_what_is_said_in_a_conversation_that_another_window_deleted_goes_on_in_a
         assert opened.conversation(new).active_leaf_id == said[-1].id
 
 
+@pytest.mark.logs("cannot be stored")
 def test_one_conversation_that_cannot_be_stored_does_not_keep_the_others(path, caplog):
     unsaved = UnsavedChanges(on_moved=print)
     bad = dataclasses.replace(new_conversation(1.0, title="Bad"), overflow=object())  # type: ignore[arg-type]
@@ -205,6 +206,7 @@ def test_a_database_that_was_locked_takes_everything_once_it_is_free(path):
         assert opened.messages(head.id) == tuple(messages)
 
 
+@pytest.mark.logs("no conversations")
 def test_what_is_said_while_the_database_cannot_be_opened_is_stored_when_it_can(path):
     path.write_bytes(b"not a database " * 1000)
     thread = StoreThread(path, retry_s=0.01)
@@ -222,6 +224,7 @@ def test_what_is_said_while_the_database_cannot_be_opened_is_stored_when_it_can(
         assert opened.conversation(head.id) == head
 
 
+@pytest.mark.logs("are not saved", "does not take what is unsaved", "what is unsaved of a conversation is in")
 def test_what_is_unsaved_at_the_end_is_there_again_at_the_next_start(path, tmp_path):
     full, other = tmp_path / "full", tmp_path / "other"
     other.mkdir()
@@ -249,6 +252,7 @@ def test_what_is_unsaved_at_the_end_is_there_again_at_the_next_start(path, tmp_p
         assert opened.messages(head.id) == (question, reply)
 
 
+@pytest.mark.logs("does not take what is unsaved", "what is unsaved of a conversation is in", "cannot be read")
 def test_a_rescue_file_may_hold_a_part_and_one_that_is_damaged_is_left_alone(tmp_path, caplog):
     reply = new_message("assistant", "Not stored", "stored-message", 2.0)
     part = Unsaved(new_conversation(1.0, active_leaf_id=reply.id), (reply,))
