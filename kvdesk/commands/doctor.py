@@ -105,7 +105,7 @@ def _findings(answer: Started | str, *, fails_here: bool) -> list[Finding]:
         return [*found, problem("engine", f"it does not start: {answer}", advice)]
     found += acceleration.check_backends(answer.backends)
     found += acceleration.check_devices(answer.devices)
-    found += acceleration.check_cards(graphics_cards(), answer.backends)
+    found += acceleration.check_cards(graphics_cards(), answer.backends, answer.devices)
     return [*found, acceleration.check_repacking(fails_here)]
 
 

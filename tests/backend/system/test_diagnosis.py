@@ -56,17 +56,22 @@ def test_a_machine_without_cards_has_none(tmp_path: Path) -> None:
 
 def test_a_card_that_no_backend_uses_says_how_to_get_one() -> None:
     card = GraphicsCard("card0", "AMD", "0000:03:00.0", "amdgpu", (0, 16 * GIB), None)
-    (unused,) = acceleration.check_cards([card], [Backend("CPU")])
+    (unused,) = acceleration.check_cards([card], [Backend("CPU")], [])
     assert (unused.verdict, unused.text) == (
         Verdict.NOTE, "AMD at 0000:03:00.0, driver amdgpu, 16.0 GiB; this build does not use it",
     )  # fmt: skip
     assert "Vulkan" in unused.advice
-    (used,) = acceleration.check_cards([card], [Backend("CPU"), Backend("Vulkan", "libggml-vulkan.so")])
+    vulkan = [Backend("CPU"), Backend("Vulkan", "libggml-vulkan.so")]
+    device = Device("Vulkan0", "AMD Radeon", "gpu", None, None, "0000:03:00.0")
+    (used,) = acceleration.check_cards([card], vulkan, [device])
     assert used.verdict is Verdict.FINE
+    (not_found,) = acceleration.check_cards([card], vulkan, [])
+    assert not_found.text.endswith("llama.cpp finds no device on it")
+    assert "group render" in not_found.advice
 
 
 def test_a_card_without_a_driver_asks_for_one() -> None:
-    (finding,) = acceleration.check_cards([GraphicsCard("card0", "NVIDIA", "0000:01:00.0", "")], [Backend("CPU")])
+    (finding,) = acceleration.check_cards([GraphicsCard("card0", "NVIDIA", "0000:01:00.0", "")], [Backend("CPU")], [])
     assert (finding.verdict, finding.advice) == (Verdict.NOTE, "install the driver for NVIDIA's cards")
 
 

@@ -18,6 +18,10 @@ _MISSING = {
     "libcublas": "install cuBLAS of the same major version: `pip install nvidia-cublas`, or the CUDA toolkit",
 }
 """A part of the loader's message -> what to do."""
+DRIVER_OF_USERS = (
+    "install the part of the driver that programs use (Debian, Ubuntu: mesa-vulkan-drivers, or NVIDIA's own), and see that "
+    "you may open /dev/dri/renderD* (group render)"
+)
 HOW_TO_GET_ONE = "docs/RELEASE.md, GPU builds: a build with Vulkan uses any card; CUDA is a library (libggml-cuda) put beside llama.cpp's"
 
 
@@ -38,10 +42,11 @@ def check_devices(devices: Sequence[Device]) -> list[Finding]:
     return [fine(f"device {device.name}", _device_text(device)) for device in devices]
 
 
-def check_cards(cards: Sequence[GraphicsCard], backends: Sequence[Backend]) -> list[Finding]:
-    """Cards of this machine that no backend in use can compute on."""
+def check_cards(cards: Sequence[GraphicsCard], backends: Sequence[Backend], devices: Sequence[Device]) -> list[Finding]:
+    """Cards of this machine, and whether llama.cpp computes on them."""
     in_use = {backend.name for backend in backends if not backend.why}
-    return [_card_finding(card, in_use) for card in cards]
+    addresses = {device.device_id for device in devices}
+    return [_card_finding(card, in_use, addresses) for card in cards]
 
 
 def check_repacking(fails_here: bool) -> Finding:
@@ -56,17 +61,17 @@ def check_repacking(fails_here: bool) -> Finding:
     return fine("repacked weights", "nothing is known against them")
 
 
-def _card_finding(card: GraphicsCard, in_use: set[str]) -> Finding:
+def _card_finding(card: GraphicsCard, in_use: set[str], addresses: set[str]) -> Finding:
     memory = f", {format_bytes(card.vram[1])}" if card.vram else ""
     text = f"{card.vendor or 'unknown maker'} at {card.address}, driver {card.driver or 'none'}{memory}"
     usable = GPU_BACKENDS.get(card.vendor, ())
-    if not usable:
+    if not usable or card.address in addresses:
         return fine(f"card {card.name}", text)
     if not card.driver:
         return note(f"card {card.name}", text, f"install the driver for {card.vendor}'s cards")
     if not in_use.intersection(usable):
         return note(f"card {card.name}", f"{text}; this build does not use it", HOW_TO_GET_ONE)
-    return fine(f"card {card.name}", text)
+    return note(f"card {card.name}", f"{text}; llama.cpp finds no device on it", DRIVER_OF_USERS)
 
 
 def _device_text(device: Device) -> str:
