@@ -45,6 +45,7 @@ def test_what_is_said_while_the_database_is_locked_is_stored_afterwards(start_ap
         assert [one.content for one in opened.messages(row.id)] == ["Hello", said[0], "And again", said[1]]
 
 
+@pytest.mark.logs("are not saved", "what is unsaved of a conversation is in")
 def test_what_is_unsaved_when_the_window_closes_is_there_at_the_next_start(start_app: StartApp) -> None:
     person = start_app()
     with locked():
