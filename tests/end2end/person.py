@@ -67,6 +67,12 @@ class Person:
         """Until a model is loaded and the composer says nothing against sending."""
         self.wait_until(lambda: self.app.engine.state is EngineState.READY and self.can_send)
 
+    def wait_for_store(self) -> None:
+        """Until all that was handed to the conversations' store so far is done."""
+        done: list[object] = []
+        self.app.store.submit(lambda _: None, done.append)
+        self.wait_until(lambda: done)
+
     def wait_for_notice(self, *words: str) -> str:
         """Until a notice has all of ``words``; returns it."""
 

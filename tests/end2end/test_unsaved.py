@@ -33,6 +33,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_said_while_the_database_is_locked_is_stored_afterwards(start_app: StartApp, starter: Path) -> None:
     person = start_app(starter)
     bar = person.window.unsaved_bar
+    person.wait_for_store()  # what the load wrote is no part of this
     with locked():
         said = [person.ask("Hello"), person.ask("And again")]
         person.wait_until(bar.isVisible)
