@@ -16,6 +16,10 @@ from kvdesk.errors import KvdeskError, UsageError
 COMMANDS = {
     "plan": ("kvdesk.commands.plan", "what a model needs, before it is loaded"),
     "chat": ("kvdesk.commands.chat", "chat in the terminal"),
+    "template": (
+        "kvdesk.commands.template",
+        "the prompt that a model's chat template makes, and what was learned of it",
+    ),
     "models": (
         "kvdesk.commands.models",
         "the models on this machine and on the Hugging Face hub, and whether they fit",

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
 from jinja2 import meta, nodes
 
 from kvdesk.backend.chat_format.template import ChatTemplate
-from kvdesk.backend.chat_format.thinking import NO_MARKS, Marks, marks_in
+from kvdesk.backend.chat_format.thinking import NO_MARKS, Marks, marks_in, own_pair
 from kvdesk.backend.protocol.facts import ChatTurn
 
 _SYSTEM, _QUESTION, _ANSWER, _NEXT = (
@@ -34,14 +34,16 @@ _JINJA = {"range", "dict", "lipsum", "cycler", "joiner", "namespace"}
 class ChatFormat:
     """How one model is spoken to. Without a template (base models) all of it is empty.
 
-    ``ends`` is what a reply ends with, as the template writes it; ``opened`` the pair whose thought a prompt leaves open;
+    ``ends`` is what a reply ends with, as the template writes it; ``thinking`` the pair around its thoughts, and ``open_at_start``
+    whether a prompt leaves one open;
     ``system_role`` whether a system prompt has a place of its own; ``content_parts`` whether content is a list of typed
     parts; ``alternates`` whether roles must take turns; ``variables`` are the names the template asks for.
     """
 
     marks: Marks = NO_MARKS
     ends: tuple[str, ...] = ()
-    opened: tuple[str, str] | None = None
+    thinking: tuple[str, str] | None = None
+    open_at_start: bool = False
     system_role: bool = False
     content_parts: bool = False
     alternates: bool = False
@@ -55,11 +57,12 @@ class ChatFormat:
     def from_json(cls, text: str) -> ChatFormat:
         """What ``to_json`` wrote."""
         values: dict[str, Any] = json.loads(text)
-        marks, opened = values["marks"], values["opened"]
+        marks, thinking = values["marks"], values["thinking"]
         return cls(
             marks=Marks(tuple((a, b) for a, b in marks["pairs"]), tuple(marks["answers"]), marks["is_harmony"]),
             ends=tuple(values["ends"]),
-            opened=(opened[0], opened[1]) if opened else None,
+            thinking=(thinking[0], thinking[1]) if thinking else None,
+            open_at_start=values["open_at_start"],
             system_role=values["system_role"],
             content_parts=values["content_parts"],
             alternates=values["alternates"],
@@ -67,15 +70,26 @@ class ChatFormat:
         )
 
 
-def learn(template: ChatTemplate) -> ChatFormat:
+class Renders(Protocol):
+    """A template that can be asked: ChatTemplate, or one that is no Jinja. ``source`` is "" then."""
+
+    source: str
+    wants_parts: bool
+
+    def render(self, turns: Sequence[ChatTurn], thinking: str = "auto") -> str: ...
+
+
+def learn(template: Renders) -> ChatFormat:
     """Ask ``template`` with trial turns. What it refuses to render is what it cannot do."""
     marks = marks_in(template.source)
     prompt = _tried(lambda: template.render([_QUESTION]))
+    opened = marks.opened_in(prompt)
     with_system = _tried(lambda: template.render([_SYSTEM, _QUESTION]))
     return ChatFormat(
         marks=marks,
         ends=_ends(template, marks),
-        opened=marks.opened_in(prompt),
+        thinking=opened or own_pair(template.source),
+        open_at_start=opened is not None,
         system_role=_SYSTEM.content in with_system,
         content_parts=template.wants_parts,
         alternates=not _tried(lambda: template.render([_QUESTION, _NEXT])),
@@ -90,7 +104,7 @@ def _tried(render: Callable[[], str]) -> str:
         return ""
 
 
-def _ends(template: ChatTemplate, marks: Marks) -> tuple[str, ...]:
+def _ends(template: Renders, marks: Marks) -> tuple[str, ...]:
     """The mark after a reply; where the template has none, how it begins the next message, which the model must not write.
 
     gpt-oss's messages end with a mark that does not end the reply.

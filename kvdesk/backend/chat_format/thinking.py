@@ -37,6 +37,7 @@ ANSWER_MARKS = (
 """What begins the answer; dropped."""
 HARMONY = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>")
 """The control tokens of gpt-oss's format: a reply is messages, each with a channel that says for whom it is."""
+HARMONY_THOUGHT = ("<|channel|>analysis<|message|>", "<|end|>")
 _HARMONY_HEADER = re.compile(
     r"\s*(?:<\|start\|>)?(?:assistant)?[^<]*(?:<\|channel\|>([^<]*)(?:<\|constrain\|>[^<]*)?)*<\|message\|>"
 )
@@ -73,6 +74,13 @@ def marks_in(template: str) -> Marks:
     pairs = tuple(pair for pair in PAIRS if pair == THINK or all(_shown(mark, template) for mark in pair))
     answers = tuple(mark for mark in ANSWER_MARKS if _shown(mark, template))
     return Marks(pairs, answers, is_harmony="<|channel|>" in template and "<|message|>" in template)
+
+
+def own_pair(template: str) -> tuple[str, str] | None:
+    """The pair that a template itself writes around thoughts, if it knows any."""
+    if "<|channel|>" in template and "<|message|>" in template:
+        return HARMONY_THOUGHT
+    return next((pair for pair in reversed(PAIRS) if all(_shown(mark, template) for mark in pair)), None)
 
 
 def _shown(mark: str, template: str) -> bool:
@@ -219,7 +227,7 @@ def as_written(thought: str, answer: str, marks: Marks, opened: tuple[str, str] 
         closed = [(f"\n{opened[1]}\n\n", True)] if opened and answer else []
         return [*closed, (answer, False)] if answer else []
     if marks.is_harmony:
-        head, foot = "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+        head, foot = HARMONY_THOUGHT[0], "<|end|><|start|>assistant<|channel|>final<|message|>"
     else:
         pair = opened or marks.pairs[-1]
         head, foot = "" if opened else f"{pair[0]}\n", f"\n{pair[1]}\n\n"

@@ -61,12 +61,15 @@ class Model:
         on_progress: Callable[[float], None] | None = None,
         abort: AbortFlag | None = None,
         positions: Positions = ALL_ALIKE,
+        *,
+        vocabulary_only: bool = False,
     ) -> None:
-        """Load ``path``. Raises ModelFileError with a sentence, LoadCancelled when ``abort`` was set meanwhile."""
+        """Load ``path``, or its vocabulary alone. Raises ModelFileError with a sentence, LoadCancelled when ``abort`` was set meanwhile."""
         log = library.start()
         for endpoint in settings.rpc_servers:
             library.add_rpc_server(endpoint)
         params = model_params(settings)
+        params.vocab_only = vocabulary_only
 
         def report(fraction: float, _user_data: object) -> bool:
             if on_progress:
@@ -95,12 +98,16 @@ class Model:
         """Raise ModelFileError, in words, for a model that cannot answer: no decoder, no vocabulary, embeddings only."""
         if not lib.llama_model_has_decoder(self.ptr) or lib.llama_model_has_encoder(self.ptr):
             raise ModelFileError("This model has an encoder and is not made for chat; choose a text generation model.")
-        if lib.llama_vocab_type(self.vocab) == 0 or self.n_vocab == 0:  # LLAMA_VOCAB_TYPE_NONE
-            raise ModelFileError("This file has no vocabulary; its memory can be planned, but it cannot chat.")
+        self.require_vocabulary()
         if self.meta(f"{self.architecture}.pooling_type") not in NO_POOLING or (
             self.meta(f"{self.architecture}.attention.causal") == "false"
         ):
             raise ModelFileError("This is an embedding model; it turns text into vectors and cannot chat.")
+
+    def require_vocabulary(self) -> None:
+        """Raise ModelFileError, in words, for a file without one."""
+        if lib.llama_vocab_type(self.vocab) == 0 or self.n_vocab == 0:  # LLAMA_VOCAB_TYPE_NONE
+            raise ModelFileError("This file has no vocabulary; its memory can be planned, but it cannot chat.")
 
     @property
     def architecture(self) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from kvdesk.backend.chat_format.chat_format import ChatFormat
 from kvdesk.backend.chat_format.limited_template import LimitedTemplate, TemplateBeyondLimit, TemplateRefused
 from kvdesk.backend.chat_format.thinking import ThinkingSplitter, as_written
+from kvdesk.backend.llama.builtin_template import BuiltinTemplate
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.facts import ChatTurn
@@ -23,6 +24,8 @@ _MARK = "\ue000{}\ue001"
 
 CONTENTS_KNOWN = 4096
 """Messages whose size is remembered."""
+PLAIN = "plain"
+"""The plain dialogue of models without a template, by name."""
 _MARKS = re.compile("(\ue000[0-9]+\ue001)")
 
 
@@ -33,16 +36,20 @@ class Prompt:
     ``end_tokens`` or at one of the strings ``ends``, outside of thoughts.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, template: str = "", builtin: str = "") -> None:
+        """``template`` is Jinja source in place of the model's own, ``builtin`` PLAIN or one of builtin_template.names()."""
         self._model = model
-        self._template: LimitedTemplate | None = None
+        self._template: LimitedTemplate | BuiltinTemplate | None = None
         self.problem = ""
         self._contents: dict[str, tuple[int, bool]] = {}
         self._knowing = threading.Lock()
         self.format = ChatFormat()
         self._wants_bos = bool(lib.llama_vocab_get_add_bos(model.vocab)) and lib.llama_vocab_bos(model.vocab) >= 0
-        source = model.chat_template()
-        if source:
+        source = template or model.chat_template()
+        if builtin and builtin != PLAIN:
+            self._template = BuiltinTemplate(builtin)
+            self.format = self._template.format
+        elif source and not builtin:
             self._use_template(source)
         self.mark_tokens = self._mark_tokens()
         self.is_dialogue = self._template is None
@@ -72,6 +79,11 @@ class Prompt:
             found[0] for found in spelled.values() if len(found) == 1 and self._model.is_control(found[0])
         )
         return tokens, tuple(end for end, found in spelled.items() if not (len(found) == 1 and found[0] in tokens))
+
+    @property
+    def start_text(self) -> str:
+        """The start token's text where every prompt begins with one; ``text`` leaves it out."""
+        return self._special("bos") if self._wants_bos else ""
 
     def _special(self, which: str) -> str:
         token = lib.llama_vocab_bos(self._model.vocab) if which == "bos" else lib.llama_vocab_eos(self._model.vocab)
@@ -181,7 +193,9 @@ class Prompt:
         ]
         return "\n".join([*lines, "Assistant:"])
 
-    def _render_chat(self, template: LimitedTemplate, turns: Sequence[ChatTurn], thinking: str) -> str:
+    def _render_chat(
+        self, template: LimitedTemplate | BuiltinTemplate, turns: Sequence[ChatTurn], thinking: str
+    ) -> str:
         try:
             try:
                 return template.render(turns, thinking)

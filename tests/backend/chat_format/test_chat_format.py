@@ -44,7 +44,7 @@ def learned(stem: str) -> ChatFormat:
 def test_every_template_tells_what_it_is(path: Path) -> None:
     found = learn(template(path))
     assert ChatFormat.from_json(found.to_json()) == found
-    assert bool(found.opened) == (path.stem in BEGINS_IN_A_THOUGHT)
+    assert found.open_at_start == (path.stem in BEGINS_IN_A_THOUGHT)
     assert found.system_role == (path.stem != "google-gemma-2-2b-it")
     assert len(found.ends) == (path.stem not in NO_END)
 
@@ -65,6 +65,21 @@ def test_thinking_can_be_turned_off(path: Path) -> None:
 def test_thinking_can_be_turned_on(stem: str, thinking: str) -> None:
     asked = template(next(path for path in TEMPLATES if path.stem == stem))
     assert asked.render(QUESTION, thinking) != asked.render(QUESTION, "auto")
+
+
+@pytest.mark.parametrize(
+    ("stem", "pair"),
+    [
+        ("Qwen-Qwen3-0.6B", ("<think>", "</think>")),
+        ("ByteDance-Seed-OSS", ("<seed:think>", "</seed:think>")),
+        ("openai-gpt-oss-120b", ("<|channel|>analysis<|message|>", "<|end|>")),
+        ("mistralai-Ministral-3-14B-Reasoning-2512", ("[THINK]", "[/THINK]")),
+        ("meta-llama-Llama-3.1-8B-Instruct", None),
+        ("Qwen-Qwen2.5-7B-Instruct", None),
+    ],
+)
+def test_a_template_tells_what_is_around_its_thoughts(stem: str, pair: tuple[str, str] | None) -> None:
+    assert learned(stem).thinking == pair
 
 
 def test_variables_are_names_to_give_not_names_the_template_makes() -> None:

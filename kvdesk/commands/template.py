@@ -1,0 +1,174 @@
+"""``kvdesk template``: the prompt that a model's chat template makes, its tokens, and what was learned of the format.
+
+Loads the vocabulary alone, in a process of its own (backend/processes/prompt_process.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from kvdesk.commands.flags import add_flags
+from kvdesk.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from kvdesk.backend.processes.prompt_process import Rendered, RenderPrompt
+    from kvdesk.backend.protocol.facts import ChatTurn
+
+WAIT_S = 60.0
+"""How long a vocabulary may take to load; a quarter of a million tokens take a second."""
+ROLES = ("system", "user", "assistant")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("model", type=Path, help="a GGUF file (of a split model: its first part)")
+    parser.add_argument(
+        "--chat-template",
+        metavar="FILE|NAME",
+        help="another template: a Jinja file, a built-in one of llama.cpp's (chatml, ...), or plain",
+    )
+    parser.add_argument(
+        "--messages", type=Path, metavar="FILE", help="JSON: a list of objects with role, content, reasoning_content"
+    )
+    parser.add_argument("--reply", type=Path, metavar="FILE", help="a raw reply, to be told apart")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_flags(parser, "thinking")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the prompt. Raises KvdeskError with the sentence to print."""
+    from kvdesk.backend.gguf.header import read_header
+    from kvdesk.backend.processes.prompt_process import RenderPrompt
+    from kvdesk.backend.protocol.facts import ChatTurn
+    from kvdesk.backend.text_file import read_text
+
+    path = args.model.absolute()
+    read_header(path)  # says what is wrong with a file that is no model
+    chosen = args.chat_template or ""
+    is_file = bool(chosen) and Path(chosen).exists()
+    turns = _turns(args.messages) if args.messages else (ChatTurn("user", "Hello!"),)
+    question = RenderPrompt(
+        str(path),
+        turns,
+        read_text(Path(chosen)) if is_file else "",
+        "" if is_file else chosen,
+        args.thinking or "auto",
+        read_text(args.reply).encode() if args.reply else None,
+    )
+    rendered = _ask(question)
+    if args.json:
+        print(json.dumps(_report(rendered, has_reply=question.reply is not None), ensure_ascii=False))
+    else:
+        _print(rendered, has_reply=question.reply is not None)
+    return 0
+
+
+def _turns(path: Path) -> tuple[ChatTurn, ...]:
+    """The messages in ``path``. Raises UsageError that names what is wrong with which."""
+    from kvdesk.backend.protocol.facts import ChatTurn
+    from kvdesk.backend.text_file import read_text
+
+    try:
+        messages: Any = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path.name} is no JSON: {error}.") from error
+    if not isinstance(messages, list) or not messages:
+        raise UsageError(f"{path.name} is no list of messages.")
+    turns: list[ChatTurn] = []
+    for number, message in enumerate(cast("list[Any]", messages), 1):
+        where = f"Message {number} in {path.name}"
+        if not isinstance(message, dict):
+            raise UsageError(f"{where} is no object with role and content.")
+        fields = cast("dict[str, Any]", message)
+        role, content, thought = (fields.get(key, "") for key in ("role", "content", "reasoning_content"))
+        if role not in ROLES:
+            raise UsageError(f"{where} has the role {role!r}; known are {', '.join(ROLES)}.")
+        if not isinstance(content, str) or not isinstance(thought, str):
+            raise UsageError(f"{where} has a content that is no text.")
+        turns.append(ChatTurn(role, content, thought))
+    return tuple(turns)
+
+
+def _ask(question: RenderPrompt) -> Rendered:
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    from kvdesk import paths
+    from kvdesk.backend.processes.prompt_process import NotRendered, Rendered, prompt_main
+
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    log_path = paths.log_dir() / "template.log"
+    process = context.Process(target=prompt_main, args=(theirs, str(log_path), question), name="kvdesk prompt")
+    process.daemon = True
+    process.start()
+    theirs.close()
+    try:
+        wait([ours, process.sentinel], WAIT_S)
+        answer = ours.recv() if ours.poll() else None
+    except (EOFError, OSError):
+        answer = None
+    finally:
+        ours.close()
+        process.kill()
+        process.join()
+    if isinstance(answer, NotRendered):
+        raise answer.error
+    if not isinstance(answer, Rendered):
+        raise EngineError(f"llama.cpp failed on this vocabulary; {log_path} says more.")
+    return answer
+
+
+def _report(rendered: Rendered, *, has_reply: bool) -> dict[str, Any]:
+    """The JSON contract: keys stay once they are named."""
+    learned = rendered.format
+    opens, closes = learned.thinking or ("", "")
+    report: dict[str, Any] = {
+        "text": rendered.text,
+        "tokens": list(rendered.tokens),
+        "n_tokens": len(rendered.tokens),
+        "format": {
+            "thinking": {"opens": opens, "closes": closes, "open_at_start": learned.open_at_start},
+            "ends": list(learned.ends),
+            "system_role": learned.system_role,
+            "content_parts": learned.content_parts,
+            "alternates": learned.alternates,
+            "variables": list(learned.variables),
+        },
+        "warnings": list(rendered.warnings),
+    }
+    if has_reply:
+        report |= {
+            "reasoning": rendered.thought,
+            "content": rendered.answer,
+            "ended": bool(rendered.ended_by),
+        }
+    return report
+
+
+def _print(rendered: Rendered, *, has_reply: bool) -> None:
+    learned = rendered.format
+    for warning in rendered.warnings:
+        print(f"kvdesk template: {warning}", file=sys.stderr)
+    if has_reply:
+        print(printable(f"thought: {rendered.thought}\nanswer: {rendered.answer}"))
+        print(f"[ended by {rendered.ended_by!r}]" if rendered.ended_by else "[not ended]", file=sys.stderr)
+        return
+    print(printable(rendered.text))
+    around = " ... ".join(learned.thinking) if learned.thinking else "none"
+    state = ", open at the start" if learned.open_at_start else ""
+    print(
+        f"[{len(rendered.tokens)} tokens, thinking: {around}{state}, ends: {', '.join(learned.ends) or 'none learned'}, "
+        f"system role: {'yes' if learned.system_role else 'no'}, variables: {', '.join(learned.variables) or 'none'}]",
+        file=sys.stderr,
+    )
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: control characters, which could move its cursor or set its title, as Python writes them."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in text)
