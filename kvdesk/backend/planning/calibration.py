@@ -139,10 +139,10 @@ class Calibration:
                 found[device.name] = Overhead(0)  # the worker's own process is not the model's
         return found
 
-    def learn(self, plan: MemoryPlan, model: ModelFile, comparison: Comparison) -> None:
-        """Keep ``comparison``, and take its overheads as this machine's constants. Writes the file."""
+    def learn(self, plan: MemoryPlan, model: ModelFile, comparison: Comparison, *, is_fresh: bool = True) -> None:
+        """Keep ``comparison``, and of a fresh load take the overheads as this machine's constants. Writes the file."""
         self._history = [*self._history, comparison][-HISTORY_KEPT:]
-        for device in plan.devices:
+        for device in plan.devices if is_fresh else ():
             row = comparison.row(device.name, "overhead")
             if row is None or row.actual_bytes is None or row.actual_bytes < 0:
                 continue

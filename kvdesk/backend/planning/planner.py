@@ -160,15 +160,22 @@ class Planner:
         )
 
     def compare(
-        self, path: Path, settings: EngineSettings, buffers: Sequence[Buffer], held: dict[str, int | None]
+        self,
+        path: Path,
+        settings: EngineSettings,
+        buffers: Sequence[Buffer],
+        held: dict[str, int | None],
+        *,
+        is_fresh: bool = True,
     ) -> int:
         """Hold a load against its prediction and learn from it: Compared. ``settings.context.n_ctx`` are the cells that
-        really exist, ``held`` what the engine holds in each domain after its first reply (RAM: resident)."""
+        really exist, ``held`` what the engine holds in each domain after its first reply (RAM: resident). Constants are learned from
+        a fresh load alone: later the process holds checkpoints, snapshots and what its allocators keep, too."""
 
         def answer(pricer: Pricer, request_id: int, path: Path) -> PlanEvent:
             plan = pricer.plan(settings, self._read_domains(), with_max=False)
             comparison = compare(plan, pricer.model, buffers, held)
-            self._calibration.learn(plan, pricer.model, comparison)
+            self._calibration.learn(plan, pricer.model, comparison, is_fresh=is_fresh)
             return Compared(request_id, path, comparison)
 
         return self._ask("compare", path, answer)

@@ -31,7 +31,7 @@ from kvdesk.backend.session.state import (
     SettingsChosen,
     reduce,
 )
-from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.settings import EngineSettings, pad256
 
 Listener = Callable[[Change], None]
 
@@ -83,17 +83,18 @@ class Session:
         self._state = now = reduce(before, event)
         change = Change(event, before, now)
         if isinstance(event, m.TurnFinished) and now.context and now.in_force.file:
-            self._compare(now)
+            self._compare(now, is_fresh=before.is_fresh)
         for listener in self._listeners:
             listener(change)
 
-    def _compare(self, now: SessionState) -> None:
+    def _compare(self, now: SessionState, *, is_fresh: bool) -> None:
         """After a reply, when memory has been touched: hold what the engine really has against the plan."""
         file, settings, context = now.in_force.file, now.in_force.settings, now.context
         assert file
         assert context
-        real = replace(settings, context=replace(settings.context, n_ctx=context.n_ctx))
-        self.planner.compare(file.path, real, context.buffers, dict(self._held()))
+        cells = pad256(context.n_ctx) * settings.context.n_seq_max
+        real = replace(settings, context=replace(settings.context, n_ctx=cells))
+        self.planner.compare(file.path, real, context.buffers, dict(self._held()), is_fresh=is_fresh)
 
     # --- a model ----------------------------------------------------------------------------------------------------
 

@@ -95,6 +95,8 @@ class SessionState:
     curves: tuple[Curve, ...] = ()
     comparison: Comparison | None = None
     """Predicted against actual since the context was made; None before the first reply in it."""
+    is_fresh: bool = False
+    """Nothing was done with the model since it was loaded: what the process holds beside the buffers is the model's."""
     margin_bytes: int = m.Load.margin_bytes
 
     @property
@@ -238,9 +240,9 @@ def _after_engine(state: SessionState, event: SessionEvent) -> SessionState:
             return _loaded(state, event)
         case m.ContextMade():
             pending = state.pending[1:] if state.pending and not state.pending[0].is_load else state.pending
-            return replace(_with_context(state, event.context), pending=pending, comparison=None)
+            return replace(_with_context(state, event.context), pending=pending, comparison=None, is_fresh=False)
         case m.Grown():
-            return _with_context(state, event.context)
+            return replace(_with_context(state, event.context), is_fresh=False)
         case m.Unloaded():
             return _gone(state, pending=state.pending)
         case Died():
@@ -260,7 +262,8 @@ def _after_reply_event(state: SessionState, event: SessionEvent) -> SessionState
         case m.GrowWanted():
             return replace(state, growth=GrowthQuestion(event))
         case m.TurnFinished():
-            return replace(_with_kv(state, event.kv), reply=None, growth=None, tokens_per_second=None)
+            state = _with_kv(state, event.kv)
+            return replace(state, reply=None, growth=None, tokens_per_second=None, is_fresh=False)
         case m.Failed() if event.request_id == 0:
             return _command_failed(state, event)
         case m.Failed() if state.reply and event.request_id == state.reply.request_id:
@@ -365,6 +368,7 @@ def _loaded(state: SessionState, event: m.Loaded) -> SessionState:
         comparison=None,
         reply=None,
         growth=None,
+        is_fresh=True,
     )
     return _with_context(state, event.context)
 

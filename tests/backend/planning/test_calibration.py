@@ -105,3 +105,13 @@ def test_a_damaged_file_starts_anew(path: Path, damage: str, caplog: pytest.LogC
     plan = planned(calibration, footprint())
     calibration.learn(plan, model_file(), compare(plan, model_file(), footprint().buffers, {"RAM": 2 * GIB}))
     assert json.loads(path.read_text(encoding="utf-8"))["history"]
+
+
+def test_nothing_is_learned_of_a_process_that_has_worked(path: Path) -> None:
+    """Checkpoints and what allocators keep are no constants; the comparison is kept all the same."""
+    calibration = Calibration(path)
+    plan = planned(calibration, footprint())
+    worked = compare(plan, model_file(), footprint().buffers, {"RAM": plan.resident_bytes + 67 * MIB})
+    calibration.learn(plan, model_file(), worked, is_fresh=False)
+    assert calibration.constants == {}
+    assert calibration.history == (worked,)

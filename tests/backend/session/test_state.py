@@ -203,3 +203,12 @@ def test_settings_without_a_model_are_for_the_next() -> None:
 def test_an_event_that_says_nothing_gives_the_same_object_back() -> None:
     assert reduce(EMPTY, m.TokensCounted(-1, 3)) is EMPTY
     assert reduce(EMPTY, m.PromptProgress(1, 1, 2, 0)) is EMPTY
+
+
+def test_a_load_is_fresh_until_something_was_done_with_it(file: ModelFile) -> None:
+    """Overheads are learned of fresh loads alone."""
+    state = running(Choice(file))
+    assert state.is_fresh
+    context = facts(state.settings)
+    assert not after(state, m.ContextMade(context)).is_fresh
+    assert not after(state, m.Grown(GrowStep(1, 256, 512, 1.0), context)).is_fresh
