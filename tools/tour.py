@@ -151,8 +151,9 @@ class Tour:
         self.wait(lambda: self.app.session.state.in_force.settings == wanted, 30)
 
     def tab(self, index: int) -> None:
-        """Show a tab of the memory dock."""
-        self.window.memory_dock._tabs.setCurrentIndex(index)
+        """Show a tab of the memory page."""
+        self.window.show_memory_page(True)
+        self.window.memory_dock.page.setCurrentIndex(index)
 
     # --- the walk ---------------------------------------------------------------------------------------------------
 
@@ -206,13 +207,20 @@ class Tour:
         self.shoot("grown")
 
     def memory(self) -> None:
-        """The tabs of the memory dock."""
-        self.window._side.setSizes([660, 240])
-        for index, name in enumerate(("live", "plan", "curve", "why")):
+        """The chart's ways to draw, the tabs of the memory page, small windows."""
+        self.shoot("memory-live")
+        view = self.window.memory_dock.live_chart.view
+        for name in ("all", "without weights"):
+            view.setCurrentIndex(view.findData(name))
+            self.shoot(f"memory-{name.replace(' ', '-')}")
+        view.setCurrentIndex(0)
+        self.window.resize(1280, 720)
+        self.shoot("main-1280x720")
+        self.window.resize(1440, 900)
+        for index, name in enumerate(("plan", "curve", "why")):
             self.tab(index)
             self.shoot(f"memory-{name}")
-        self.tab(0)
-        self.window._side.setSizes([430, 470])
+        self.window.show_memory_page(False)
 
     def settings(self) -> None:
         """A priced change, an impossible one, one that is applied, sampling."""
@@ -229,9 +237,12 @@ class Tour:
         self.edit(flash_attn="auto")
         self.apply()
         self.shoot("settings-applied", settle_s=1.0)
-        self.window._settings_tabs.setCurrentIndex(1)
+        self.window.settings_panel.show_more(True)
+        self.shoot("settings-more")
+        self.window.settings_panel.show_more(False)
+        self.window.chat_head.open_settings()
         self.shoot("sampling")
-        self.window._settings_tabs.setCurrentIndex(0)
+        self.window.chat_head.close_settings()
         box = self.window.conversation_list
         box.focus_search()
         box._search.setText("dates")
@@ -243,14 +254,14 @@ class Tour:
         """The main pictures in the dark theme."""
         self.app._on_theme_chosen("dark")
         self.app.chat.open(self.markdown_id)
-        self.window._side.setSizes([660, 240])
         self.shoot("dark-live", settle_s=1.0)
-        for index, name in ((1, "plan"), (2, "curve"), (3, "why")):
+        for index, name in enumerate(("plan", "curve", "why")):
             self.tab(index)
             self.shoot(f"dark-{name}")
-        self.tab(0)
-        self.window._side.setSizes([430, 470])
-        self.window.resize(900, 800)
+        self.window.show_memory_page(False)
+        self.window.resize(1280, 720)
+        self.shoot("dark-1280x720")
+        self.window.resize(900, 560)
         self.shoot("dark-narrow")
         self.app._on_theme_chosen("light")
         self.shoot("narrow")

@@ -130,12 +130,16 @@ class ContextSettings(Values):
         ),
     )
     type_k: str = field(
-        default="f16", metadata=_meta("K Cache Quantization Type", "Type of cached keys.", choices=CACHE_TYPES)
+        default="f16",
+        metadata=_meta("K Cache Quantization Type", "Type of cached keys.", choices=CACHE_TYPES, short="K cache"),
     )
     type_v: str = field(
         default="f16",
         metadata=_meta(
-            "V Cache Quantization Type", "Type of cached values; quantized needs Flash Attention.", choices=CACHE_TYPES
+            "V Cache Quantization Type",
+            "Type of cached values; quantized needs Flash Attention.",
+            choices=CACHE_TYPES,
+            short="V cache",
         ),
     )
     flash_attn: str = field(

@@ -165,12 +165,12 @@ class Pricer:
     def choices(
         self, settings: EngineSettings, choices: Mapping[str, Sequence[str]]
     ) -> dict[str, dict[str, int | None]]:
-        """What each of ``choices`` (field of ContextSettings -> values) would take more than ``settings``, in bytes of all
-        domains; None where llama.cpp refuses it, or ``settings``."""
+        """What each of ``choices`` (field of ContextSettings, or several with spaces between that take the same value ->
+        values) would take more than ``settings``, in bytes of all domains; None where llama.cpp refuses it, or ``settings``."""
         now = self._total(settings)
         deltas: dict[str, dict[str, int | None]] = {}
         for field, values in choices.items():
-            totals = {value: self._total(_with(settings, **{field: value})) for value in values}
+            totals = {value: self._total(_with(settings, **dict.fromkeys(field.split(), value))) for value in values}
             deltas[field] = {
                 value: None if now is None or total is None else total - now for value, total in totals.items()
             }

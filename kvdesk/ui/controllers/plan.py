@@ -5,7 +5,7 @@ What a setting costs is the planner's; what fits is plan.py's; what is loaded, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -22,7 +22,8 @@ from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.settings.settings_panel import SettingsPanel
 
 CURVE_TYPES = (("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"))
-PRICED_CHOICES = {"type_k": CACHE_TYPES, "type_v": CACHE_TYPES, "flash_attn": FLASH_ATTN}
+LINKED_CHOICES = {"type_k type_v": CACHE_TYPES, "flash_attn": FLASH_ATTN}
+SINGLE_CHOICES = {"type_k": CACHE_TYPES, "type_v": CACHE_TYPES, "flash_attn": FLASH_ATTN}
 CAPACITY_SEQUENCES = (1, 2, 4, 8, 16)
 CAPACITY_LENGTHS = (2048, 4096, 8192, 16384, 32768)
 SHORTEST_OFFERED = 1024
@@ -53,6 +54,7 @@ class PlanController(QObject):
         self._curve_timer = QTimer(self, singleShot=True, interval=CURVE_DELAY_MS)
         self._curve_timer.timeout.connect(self._ask_curve)
         self._panel.settings_edited.connect(self._price)
+        self._panel.link_toggled.connect(self._curve_timer.start)
 
     @property
     def longest(self) -> int | None:
@@ -104,7 +106,7 @@ class PlanController(QObject):
             pair = (edited.context.type_k, edited.context.type_v)
             types = CURVE_TYPES if pair in CURVE_TYPES else (*CURVE_TYPES, pair)
             self._session.planner.curve(target.path, edited, types)
-            self._choices_id = self._session.planner.choices(target.path, edited, PRICED_CHOICES)
+            self._choices_id = self._session.planner.choices(target.path, edited, self._priced_choices)
 
     # --- the session ------------------------------------------------------------------------------------------------
 
@@ -165,11 +167,17 @@ class PlanController(QObject):
         if event.request_id == self._edit_id:
             self._panel.show_price(None, None, event.sentence, None, "")
         elif event.request_id == self._choices_id:
-            self._show_choice_prices({field: dict.fromkeys(choices) for field, choices in PRICED_CHOICES.items()})
+            self._show_choice_prices({field: dict.fromkeys(choices) for field, choices in self._priced_choices.items()})
 
     def _show_choice_prices(self, delta_bytes: Mapping[str, Mapping[str, int | None]]) -> None:
-        for field, prices in delta_bytes.items():
-            self._panel.show_choice_prices(field, prices)
+        for fields, prices in delta_bytes.items():
+            for field in fields.split():
+                self._panel.show_choice_prices(field, prices)
+
+    @property
+    def _priced_choices(self) -> Mapping[str, Sequence[str]]:
+        """What a click in the panel's lists may choose, as the planner is asked for it."""
+        return LINKED_CHOICES if self._panel.is_linked else SINGLE_CHOICES
 
     def _show(self, state: SessionState, plan: MemoryPlan, model: ModelFile) -> None:
         self._shown = plan

@@ -16,6 +16,9 @@ from kvdesk.backend.system.samples import DomainReading
 LAYERS: tuple[str, ...] = ("weights_mapped", "weights", "overhead", "compute", "kv_used", "kv_free")
 """The parts in the order they are stacked, from the bottom: what stays still below, what moves on top."""
 
+WEIGHT_LAYERS = frozenset({"weights_mapped", "weights"})
+KV_LAYERS = frozenset({"kv_used", "kv_free"})
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

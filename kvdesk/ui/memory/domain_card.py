@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLay
 from kvdesk.backend.planning.verdict import alarm
 from kvdesk.backend.protocol.facts import Buffer
 from kvdesk.backend.system.samples import DomainReading, Sample
-from kvdesk.ui.memory.composition import LAYERS, Parts, room_under_line, split
+from kvdesk.ui.memory.composition import KV_LAYERS, LAYERS, Parts, room_under_line, split
 from kvdesk.ui.memory.legend import Legend, part_color, part_words
 from kvdesk.ui.memory.plots.chart_event import ChartEvent
 from kvdesk.ui.memory.segment_bar import BarMark, Segment, SegmentBar
@@ -23,10 +23,13 @@ from kvdesk.ui.widgets.stable_width_label import StableWidthLabel
 from kvdesk.ui.widgets.theme import Theme, mix, set_role
 
 if TYPE_CHECKING:
-    from kvdesk.ui.memory.plots.domain_plot import DomainPlot, Moment
+    from kvdesk.ui.memory.plots.domain_plot import DomainPlot
+    from kvdesk.ui.memory.plots.moment import Moment
 
-PLOT_HEIGHT_PX = 190
+LEAST_PLOT_PX = 180
 COMPACT_PLOT_HEIGHT_PX = 56
+NO_LIMIT_PX = 16_777_215
+"""QWIDGETSIZE_MAX."""
 
 
 class DomainCard(QFrame):
@@ -35,6 +38,8 @@ class DomainCard(QFrame):
     following_changed = Signal(bool)
     range_changed = Signal(float, float)
     """The user zoomed or panned: the visible stretch of time on the chart's clock."""
+    part_toggled = Signal(str, bool)
+    """A part of the legend was clicked, and whether it shall be drawn."""
     time_pointed = Signal(object)
     """The mouse is at this time on the chart's clock; None when it left."""
 
@@ -47,6 +52,10 @@ class DomainCard(QFrame):
         self._latest: tuple[Sample, DomainReading, Parts | None] | None = None
         self._max_n_ctx: int | None = None
         self._n_ctx_train: int | None = None
+        self._replies_left: int | None = None
+        self._hidden: frozenset[str] = frozenset()
+        self._full_kv_bytes: int | None = None
+        self._ghost: tuple[int, int] | None = None
         self._description = ""
         self._is_compact = False
         self._is_hovering = False
@@ -83,6 +92,38 @@ class DomainCard(QFrame):
         self._max_n_ctx, self._n_ctx_train = max_n_ctx, n_ctx_train
         self._show_standing()
 
+    def show_replies_left(self, count: int | None) -> None:
+        """How many more replies like those so far the context holds; None says nothing."""
+        self._replies_left = count
+        self._show_standing()
+
+    def show_full_kv(self, size_bytes: int | None) -> None:
+        """What the KV cache takes here when the context is full."""
+        self._full_kv_bytes = size_bytes
+        self.show_hidden(self._hidden)
+
+    def show_hidden(self, hidden: frozenset[str]) -> None:
+        """Draw without these parts."""
+        self._hidden = hidden
+        self._legend.show_hidden(hidden)
+        if self._plot is not None:
+            self._plot.set_hidden(hidden, self._full_kv_bytes)
+        self.show_ghost(self._ghost)
+
+    def show_ghost(self, sizes: tuple[int, int] | None) -> None:
+        """Where the setting that is edited would bring this domain: (all bytes, those of the KV cache); None: no edit."""
+        self._ghost = sizes
+        if self._plot is None:
+            return
+        only_kv = self._hidden == frozenset(LAYERS) - KV_LAYERS
+        size = sizes[only_kv] if sizes and (only_kv or not self._hidden) else None
+        self._plot.show_ghost(size, self.tr("edited: {0}").format(format_bytes(size)) if size is not None else "")
+
+    @property
+    def parts(self) -> Parts | None:
+        """What the newest sample says the engine holds here."""
+        return self._latest[2] if self._latest else None
+
     def show_description(self, description: str) -> None:
         """The device in its maker's words."""
         self._description = description
@@ -97,13 +138,14 @@ class DomainCard(QFrame):
 
         self._plot = DomainPlot(self._theme)
         self._plot.setAccessibleName(self.tr("{0} over time").format(self._title()))
-        self._plot.setFixedHeight(self._plot_height())
+        self._fit_height(self._plot)
         self._plot.set_compact(self._is_compact)
         self._plot.moment_hovered.connect(self._on_moment_hovered)
         self._plot.following_changed.connect(self.following_changed)
         self._plot.range_changed.connect(self.range_changed)
         self._plot.time_pointed.connect(self.time_pointed)
         self._layout.replaceWidget(self._placeholder, self._plot)
+        self._layout.setStretchFactor(self._plot, 1)
         self._placeholder.hide()
         self._placeholder.deleteLater()
         for row in self._waiting:
@@ -112,6 +154,7 @@ class DomainCard(QFrame):
             self._plot.add_event(event)
         self._waiting.clear()
         self._waiting_events.clear()
+        self.show_hidden(self._hidden)
 
     @property
     def plot(self) -> DomainPlot | None:
@@ -132,10 +175,8 @@ class DomainCard(QFrame):
         """Words, bar and a small plot without axes or legend."""
         self._is_compact = compact
         self._legend.setVisible(not compact)
-        if self._plot is None:
-            self._placeholder.setFixedHeight(self._plot_height())
-        else:
-            self._plot.setFixedHeight(self._plot_height())
+        self._fit_height(self._placeholder if self._plot is None else self._plot)
+        if self._plot is not None:
             self._plot.set_compact(compact)
 
     def set_theme(self, theme: Theme) -> None:
@@ -174,23 +215,26 @@ class DomainCard(QFrame):
         self._bar.setAccessibleName(self.tr("{0}: engine, room and other programs").format(self._title()))
         self._placeholder = QLabel(self.tr("Drawing begins in a moment."))
         self._placeholder.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._placeholder.setFixedHeight(self._plot_height())
+        self._fit_height(self._placeholder)
         set_role(self._placeholder, "muted")
-        self._legend = Legend(self._theme)
+        self._legend = Legend(self._theme, can_hide=True)
+        self._legend.part_toggled.connect(self.part_toggled)
         self._layout = QVBoxLayout(self)
-        self._layout.setContentsMargins(8, 8, 8, 8)
+        self._layout.setContentsMargins(8, 6, 8, 6)
         self._layout.setSpacing(4)
         self._layout.addLayout(top)
         for widget in (self._words, self._bar, self._placeholder, self._legend):
             self._layout.addWidget(widget)
+        self._layout.setStretchFactor(self._placeholder, 1)
 
     # --- showing -----------------------------------------------------------------------------------------------------
 
     def _title(self) -> str:
         return self.tr("RAM") if self._kind == "ram" else self._name
 
-    def _plot_height(self) -> int:
-        return COMPACT_PLOT_HEIGHT_PX if self._is_compact else PLOT_HEIGHT_PX
+    def _fit_height(self, plot: QWidget) -> None:
+        plot.setMinimumHeight(COMPACT_PLOT_HEIGHT_PX if self._is_compact else LEAST_PLOT_PX)
+        plot.setMaximumHeight(COMPACT_PLOT_HEIGHT_PX if self._is_compact else NO_LIMIT_PX)
 
     def _elide_subtitle(self) -> None:
         metrics = self._subtitle.fontMetrics()
@@ -251,6 +295,8 @@ class DomainCard(QFrame):
         return f"{words}; {fit}" if fit else words
 
     def _fit_words(self) -> str:
+        if self._replies_left is not None and self._max_n_ctx is not None:
+            return self.tr("full in about {0} replies").format(self._replies_left)
         if self._max_n_ctx is None:
             return ""
         if self._n_ctx_train and self._max_n_ctx >= self._n_ctx_train:

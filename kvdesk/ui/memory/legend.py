@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from PySide6.QtCore import QCoreApplication, Qt
-from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
+from PySide6.QtCore import QCoreApplication, Qt, Signal
+from PySide6.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
 
 from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.widgets.numbers import format_bytes
@@ -13,9 +13,11 @@ from kvdesk.ui.widgets.stable_width_label import StableWidthLabel
 from kvdesk.ui.widgets.theme import ChartColors, Theme, mix, set_role, set_small
 
 PARTS = ("kv_free", "kv_used", "compute", "overhead", "weights", "weights_mapped")
-"""Left column, in the order of the stack from the top."""
+"""In the order of the stack from the top."""
 LINES = ("total", "others", "oom_line", "predicted")
-"""Right column."""
+"""What they are held against."""
+COLUMNS = (PARTS[:5], (*LINES, PARTS[5]))
+"""As they are listed: the last part stands in the right column, so that no line is wasted."""
 SHOWN_WHEN_SEEN = frozenset({"weights", "weights_mapped"})
 """Parts that one domain rarely has both of: listed once they are more than nothing."""
 KINDS = {"oom_line": "line", "predicted": "dotted", "others": "edged"}
@@ -59,19 +61,27 @@ def part_words(name: str) -> tuple[str, str]:
 
 
 class Legend(QWidget):
-    """Two columns: the parts of the engine's memory, and what they are held against."""
+    """Two columns: the parts of the engine's memory, and what they are held against.
 
-    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+    With ``can_hide`` a part's name is a chip: clicking it asks to draw without that part.
+    """
+
+    part_toggled = Signal(str, bool)
+    """A part, and whether it shall be drawn."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None, *, can_hide: bool = False) -> None:
         super().__init__(parent)
         self._theme = theme
+        self._can_hide = can_hide
+        self._hidden: frozenset[str] = frozenset()
         self._swatches: dict[str, Swatch] = {}
-        self._names: dict[str, QLabel] = {}
+        self._names: dict[str, QLabel | QPushButton] = {}
         self._values: dict[str, StableWidthLabel] = {}
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(6)
         self._grid.setVerticalSpacing(1)
-        for column, keys in ((0, PARTS), (3, LINES)):
+        for column, keys in zip((0, 3), COLUMNS, strict=True):
             self._grid.setColumnStretch(column + 1, 1)
             for row, key in enumerate(keys):
                 self._add_row(row, column, key)
@@ -105,28 +115,51 @@ class Legend(QWidget):
         """Take the theme's colours."""
         self._theme = theme
         for name, swatch in self._swatches.items():
-            swatch.set_color(part_color(name, theme))
+            swatch.set_color(theme.border if name in self._hidden else part_color(name, theme))
+
+    def show_hidden(self, hidden: frozenset[str]) -> None:
+        """These parts are not drawn: their chips are off."""
+        self._hidden = hidden
+        for name in PARTS:
+            chip = self._names[name]
+            if isinstance(chip, QPushButton):
+                chip.setChecked(name not in hidden)
+        self.set_theme(self._theme)
 
     def _add_row(self, row: int, column: int, key: str) -> None:
         name, tip = part_words(key)
-        label, value = QLabel(name), StableWidthLabel("–")
+        label = self._chip(key, name) if self._can_hide and key in PARTS else QLabel(name)
+        value = StableWidthLabel("–")
         value.setAlignment(Qt.AlignmentFlag.AlignRight)
         value.setAccessibleName(name)
         set_small(label)  # many numbers in a narrow dock
         set_small(value)
-        label.setToolTip(tip)
         value.setToolTip(tip)
-        set_role(label, "muted")
+        if isinstance(label, QLabel):
+            label.setToolTip(tip)
+            set_role(label, "muted")
+        else:
+            label.setToolTip(self.tr("{0} Click to hide it.").format(tip))
         if key == "total":
             set_role(value, "heading")
         else:
             self._swatches[key] = Swatch(KINDS.get(key, "full"))
             self._grid.addWidget(self._swatches[key], row, column)
-        self._grid.addWidget(label, row, column + 1)
+        self._grid.addWidget(label, row, column + 1, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self._grid.addWidget(value, row, column + 2, Qt.AlignmentFlag.AlignRight)
         self._names[key], self._values[key] = label, value
         if key in SHOWN_WHEN_SEEN:
             self._show_row(key, False)
+
+    def _chip(self, key: str, name: str) -> QPushButton:
+        chip = QPushButton()
+        chip.setText(name)
+        chip.setCheckable(True)
+        chip.setChecked(True)
+        chip.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        set_role(chip, "chip")
+        chip.clicked.connect(lambda checked: self.part_toggled.emit(key, checked))
+        return chip
 
     def _show_row(self, key: str, shown: bool) -> None:
         for widget in (self._swatches[key], self._names[key], self._values[key]):

@@ -1,11 +1,14 @@
-"""The dock beside the chat: live memory, the plan, the curve, the reasons. It hands on what it is told. UI thread."""
+"""Memory beside the chat (KV strip, live chart), and its wide page (plan, curve, reasons). Hands on what it is told.
+
+UI thread.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import QFrame, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.calibration import Comparison
@@ -14,17 +17,17 @@ from kvdesk.backend.protocol.facts import Buffer, BufferKind, ContextFacts, KvSt
 from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.memory.context_curve import ContextCurve
 from kvdesk.ui.memory.explain_view import ExplainView
-from kvdesk.ui.memory.gauges import KvGauge
+from kvdesk.ui.memory.kv_strip import KvStrip
 from kvdesk.ui.memory.live_chart import LiveChart
 from kvdesk.ui.memory.plan_table import Loaded, PlanTable
 from kvdesk.ui.memory.plots.chart_event import ChartEvent
 from kvdesk.ui.memory.plots.plot_import import PlotImport
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
-from kvdesk.ui.widgets.theme import Theme, set_role
+from kvdesk.ui.widgets.theme import Theme
 
 
 class MemoryDock(QWidget):
-    """Tabs "Live", "Plan", "Curve", "Why"."""
+    """KV strip and live chart; ``page`` has the tabs "Plan", "Curve", "Why", which need width: the window places it."""
 
     n_ctx_dragged = Signal(int)
     """The curve's dot is being dragged: reprice."""
@@ -40,7 +43,9 @@ class MemoryDock(QWidget):
         self._n_ctx_limit: int | None = None
         self._full_kv_bytes: int | None = None
         self._kv: KvState | None = None
-        self._kv_gauge = KvGauge(theme)
+        self._replies = 0
+        self._is_compact = self._is_low = False
+        self._strip = KvStrip(theme)
         self._chart = LiveChart(theme)
         self._table = PlanTable(theme)
         self._curve = ContextCurve(theme)
@@ -48,28 +53,21 @@ class MemoryDock(QWidget):
         self._import = PlotImport(self)
         self._curve.n_ctx_dragged.connect(self.n_ctx_dragged)
         self._curve.n_ctx_chosen.connect(self.n_ctx_chosen)
-        kv_card = QFrame()
-        set_role(kv_card, "card")
-        inside = QVBoxLayout(kv_card)
-        inside.setContentsMargins(8, 8, 8, 8)
-        inside.addWidget(self._kv_gauge)
-        self._tabs = QTabWidget()
-        self._tabs.setAccessibleName(self.tr("Memory"))
-        self._tabs.addTab(_page(kv_card, self._chart, name=self.tr("Live")), self.tr("Live"))
-        self._tabs.addTab(_page(self._table), self.tr("Plan"))
-        self._tabs.addTab(_page(self._curve, name=self.tr("Curve")), self.tr("Curve"))
-        self._tabs.addTab(_page(self._explain, name=self.tr("Why")), self.tr("Why"))
-        tips = (
-            self.tr("What every domain holds, now and over time"),
-            self.tr("Predicted and measured, component by component"),
-            self.tr("Memory against context length"),
-            self.tr("Where the figures come from"),
-        )
-        for index, tip in enumerate(tips):
-            self._tabs.setTabToolTip(index, tip)
+        self.page = QTabWidget()
+        """Plan, curve and reasons."""
+        self.page.setDocumentMode(True)
+        self.page.setAccessibleName(self.tr("Memory"))
+        for view, title, tip in (
+            (_page(self._table), self.tr("Plan"), self.tr("Predicted and measured, component by component")),
+            (_page(self._curve), self.tr("Curve"), self.tr("Memory against context length")),
+            (_page(self._explain, name=self.tr("Why")), self.tr("Why"), self.tr("Where the figures come from")),
+        ):
+            self.page.setTabToolTip(self.page.addTab(view, title), tip)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._tabs)
+        layout.setContentsMargins(8, 4, 8, 0)
+        layout.setSpacing(4)
+        layout.addWidget(self._strip)
+        layout.addWidget(ScrollColumn(self._chart, self.tr("Live")), 1)
 
     # --- live --------------------------------------------------------------------------------------------------------
 
@@ -109,8 +107,21 @@ class MemoryDock(QWidget):
     def show_kv(self, kv: KvState | None) -> None:
         """Occupancy moved."""
         self._kv = kv
-        self._kv_gauge.show_kv(kv, self._n_ctx_limit, self._full_kv_bytes)
+        self._strip.show_kv(kv, self._n_ctx_limit, self._full_kv_bytes)
+        self._show_replies_left()
         self._curve.show_tokens_in_use(kv.cells_used if kv else None)
+
+    def show_replies(self, count: int) -> None:
+        """``count`` replies are in the conversation: how many more like them the context holds is said from that."""
+        self._replies = count
+        self._show_replies_left()
+
+    def _show_replies_left(self) -> None:
+        kv, limit = self._kv, self._n_ctx_limit
+        left = None
+        if kv and limit and self._replies and kv.cells_used:
+            left = round((limit - kv.cells_used) * self._replies / kv.cells_used)
+        self._chart.show_replies_left(left)
 
     # --- plan --------------------------------------------------------------------------------------------------------
 
@@ -122,6 +133,13 @@ class MemoryDock(QWidget):
             return
         self._explain.show_plan(plan, model)
         self._curve.show_setting(plan.n_ctx)
+        if is_applied:
+            self._chart.show_ghost({})
+            self._chart.show_full_kv({device.name: device.kv_bytes + device.recurrent_bytes for device in plan.devices})
+        else:
+            self._chart.show_ghost(
+                {device.name: (device.total_bytes, device.kv_bytes + device.recurrent_bytes) for device in plan.devices}
+            )
         self._chart.show_descriptions({device.name: device.description for device in plan.devices})
         if is_applied:
             if plan.footprint is not None:
@@ -129,7 +147,8 @@ class MemoryDock(QWidget):
                 self._show_buffers()
             self._full_kv_bytes = plan.kv.total_bytes
             self._chart.show_fit(plan.verdict.device, plan.max_n_ctx, model.n_ctx_train or None)
-            self._kv_gauge.show_kv(self._kv, self._n_ctx_limit, self._full_kv_bytes)
+            self._strip.show_kv(self._kv, self._n_ctx_limit, self._full_kv_bytes)
+            self._show_replies_left()
 
     def show_comparison(
         self, plan: MemoryPlan, model: ModelFile, comparison: Comparison, history: Sequence[Comparison] = ()
@@ -173,14 +192,19 @@ class MemoryDock(QWidget):
             self._curve.build_now()
 
     def set_compact(self, compact: bool) -> None:
-        """Small plots and gauges, no legends."""
-        self._chart.set_compact(compact)
-        self._kv_gauge.set_compact(compact)
+        """Small plots, no legends: the user's choice."""
+        self._is_compact = compact
+        self._chart.set_compact(compact or self._is_low)
+
+    def set_sparkline(self, is_low: bool) -> None:
+        """Small plots because there is no room for more."""
+        self._is_low = is_low
+        self._chart.set_compact(self._is_compact or is_low)
 
     def set_theme(self, theme: Theme) -> None:
         """Take the theme's colours."""
         self._theme = theme
-        for part in (self._kv_gauge, self._chart, self._table, self._curve, self._explain):
+        for part in (self._strip, self._chart, self._table, self._curve, self._explain):
             part.set_theme(theme)
 
 

@@ -40,7 +40,6 @@ class ContextLength(QWidget):
         self._most: int | None = None
         self._n_ctx = 0
         self._stops = stops_up_to(UNKNOWN_N_CTX_TRAIN)
-        tip = self.tr("Tokens the conversation may hold\n(n_ctx)")
         label = QLabel(self.tr("Context Length"))
         set_role(label, "heading")
         self._spin = QSpinBox()
@@ -57,13 +56,9 @@ class ContextLength(QWidget):
         self._slider.setPageStep(STEPS_PER_OCTAVE)
         self._slider.valueChanged.connect(self._on_slider_moved)
         self._scale = _Scale(self._slider, theme)
-        self._note = QLabel()
-        self._note.setWordWrap(True)
-        set_role(self._note, "muted")
         leave_wheel_to_the_page(self._spin)
         leave_wheel_to_the_page(self._slider)
-        for widget in (label, self._spin, self._slider):
-            widget.setToolTip(tip)
+        self._explained = (label, self._spin, self._slider)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(2)
@@ -72,7 +67,7 @@ class ContextLength(QWidget):
         layout.addWidget(self._spin, 0, 1)
         layout.addWidget(self._slider, 1, 0, 1, 2)
         layout.addWidget(self._scale, 2, 0, 1, 2)
-        layout.addWidget(self._note, 3, 0, 1, 2)
+        self.setFocusProxy(self._spin)
         self.show_model(None)
 
     def show_model(self, n_ctx_train: int | None, most: int | None = None) -> None:
@@ -83,15 +78,15 @@ class ContextLength(QWidget):
             self._slider.setRange(0, len(self._stops) - 1)
             self._spin.setRange(1, max(self._stops[-1], self._n_ctx))
         if n_ctx_train is None:
-            self._note.setText(self.tr("Choose a model to know its own."))
+            own = self.tr("Choose a model to know its own.")
         elif most is not None:
-            self._note.setText(
-                self.tr("The model knows {0} positions and no more: that is its longest context.").format(
-                    format_tokens(most)
-                )
+            own = self.tr("The model knows {0} positions and no more: that is its longest context.").format(
+                format_tokens(most)
             )
         else:
-            self._note.setText(self.tr("The model's own: {0} tokens").format(format_tokens(n_ctx_train)))
+            own = self.tr("The model's own: {0} tokens").format(format_tokens(n_ctx_train))
+        for widget in self._explained:
+            widget.setToolTip(self.tr("Tokens the conversation may hold. {0}\n(n_ctx)").format(own))
         self.set_value(self._n_ctx)
 
     def value(self) -> int:

@@ -13,7 +13,7 @@ from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QLabel, QSlider, QWidget
 
 from kvdesk.ui.settings.field_editor import ChoiceBox, NumberBox, TickBox, make_editor
-from kvdesk.ui.widgets.theme import set_role
+from kvdesk.ui.widgets.theme import set_role, set_small
 from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
 
@@ -23,12 +23,18 @@ class FieldForm(QWidget):
     ``changed`` carries the whole new value after each change by the user, also while a slider is dragged; setting a
     value from code emits nothing. Fields that are not shown keep what ``set_value`` brought.
     Under a row stands, in this order of weight, its problem, the reason why it is closed, or a note.
+    With ``across`` the fields stand side by side, each under its short label.
     """
 
     changed = Signal(object)
 
     def __init__(
-        self, dataclass_type: type, fields: Sequence[str] | None = None, parent: QWidget | None = None
+        self,
+        dataclass_type: type,
+        fields: Sequence[str] | None = None,
+        parent: QWidget | None = None,
+        *,
+        across: bool = False,
     ) -> None:
         super().__init__(parent)
         self._type = dataclass_type
@@ -37,12 +43,16 @@ class FieldForm(QWidget):
         self._rows: dict[str, _Row] = {}
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setHorizontalSpacing(12)
-        layout.setVerticalSpacing(4)
+        layout.setHorizontalSpacing(8 if across else 12)
+        layout.setVerticalSpacing(2 if across else 4)
         layout.setColumnStretch(1, 1)
-        for name in fields or known:
+        for n, name in enumerate(fields or known):
             row = _Row(dataclass_type, known[name], lambda name=name: self._on_row_changed(name))
-            row.place(layout, layout.rowCount())
+            if across:
+                layout.setColumnStretch(n, 1)
+                row.place_across(layout, n)
+            else:
+                row.place(layout, layout.rowCount())
             self._rows[name] = row
         self.set_value(self._value)
 
@@ -146,11 +156,15 @@ class _Row:
         self.message.setWordWrap(True)
         self.message.setVisible(False)
         self.message.setTextFormat(Qt.TextFormat.PlainText)
+        self._is_labelled = True
+        self._has_room_for_notes = True
+        self._slider_place = (0, 0, 1, 2)
+        self._short = meta.get("short", meta["label"])
         self._set_tip(self._tip)
 
     def place(self, layout: QGridLayout, at: int) -> None:
         """Take three lines of ``layout`` from ``at`` on: label and editor, slider, words."""
-        self._layout, self._at = layout, at
+        self._layout, self._slider_place = layout, (at + 1, 0, 1, 2)
         if isinstance(self.editor, TickBox):  # the tick stands before its word and both can be clicked
             self.editor.setText(self.label.text())
             self.label.setParent(self.editor)  # not shown, and gone with it
@@ -158,10 +172,21 @@ class _Row:
             self._is_labelled = False
             layout.addWidget(self.editor, at, 0, 1, 2)
         else:
-            self._is_labelled = True
             layout.addWidget(self.label, at, 0)
             layout.addWidget(self.editor, at, 1)
         layout.addWidget(self.message, at + 2, 0, 1, 2)
+
+    def place_across(self, layout: QGridLayout, column: int) -> None:
+        """Take one column of ``layout``: label, editor and slider below one another; words go below all columns."""
+        self._layout, self._slider_place = layout, (2, column, 1, 1)
+        self._has_room_for_notes = False
+        self.label.setText(self._short)
+        self.label.setWordWrap(False)
+        set_role(self.label, "muted")
+        set_small(self.label)
+        layout.addWidget(self.label, 0, column)
+        layout.addWidget(self.editor, 1, column)
+        layout.addWidget(self.message, 3 + column, 0, 1, -1)
 
     def set_value(self, value: Any) -> None:
         self.editor.set_value(value)
@@ -172,11 +197,11 @@ class _Row:
         if self.slider is None and stops:
             self.slider = QSlider(Qt.Orientation.Horizontal)
             leave_wheel_to_the_page(self.slider)
-            self.slider.setAccessibleName(self.label.text())
+            self.slider.setAccessibleName(self.editor.accessibleName())
             self.slider.setAccessibleDescription(self.editor.accessibleDescription())
             self.slider.setEnabled(self.editor.isEnabled())
             self.slider.valueChanged.connect(self._on_slider_moved)
-            self._layout.addWidget(self.slider, self._at + 1, 0, 1, 2)
+            self._layout.addWidget(self.slider, *self._slider_place)
         if self.slider is not None:
             with QSignalBlocker(self.slider):
                 self.slider.setRange(0, max(0, len(stops) - 1))
@@ -189,8 +214,8 @@ class _Row:
         problem, closed, note = self._words.values()
         self.message.setText(problem or closed or note)
         set_role(self.message, "red" if problem else "muted")
-        self.message.setVisible(self._is_visible and bool(self.message.text()))
-        self._set_tip(f"{closed}\n{self._tip}" if closed else self._tip)
+        self._show_message()
+        self._set_tip("\n".join(part for part in (closed, note, self._tip) if part))
         for widget in (self.label, self.editor, self.slider):
             if widget is not None:
                 widget.setEnabled(not closed)
@@ -199,9 +224,15 @@ class _Row:
         self._is_visible = is_visible
         self.label.setVisible(is_visible and self._is_labelled)
         self.editor.setVisible(is_visible)
-        self.message.setVisible(is_visible and bool(self.message.text()))
+        self._show_message()
         if self.slider is not None:
             self.slider.setVisible(is_visible and bool(self.stops))
+
+    def _show_message(self) -> None:
+        """Side by side, a note is only in the tool tip; what is not possible is always said."""
+        problem, closed, note = self._words.values()
+        shown = problem or closed or (note if self._has_room_for_notes else "")
+        self.message.setVisible(self._is_visible and bool(shown))
 
     def _set_tip(self, tip: str) -> None:
         self.label.setToolTip(tip)

@@ -1,6 +1,6 @@
-"""The settings panel: every setting of the engine, what is impossible and why, what a change costs and does. UI thread.
+"""The settings of the engine: the few that are turned while watching, the rest in a drawer, what a change costs and does.
 
-Prices come from the planner and are told to it; it only asks (``settings_edited``) and proposes (``apply_requested``).
+UI thread. Prices are told to it; it only asks (``settings_edited``) and proposes (``apply_requested``).
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from PySide6.QtCore import QSignalBlocker, Signal
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QPushButton,
+    QSizePolicy,
     QSpinBox,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -37,15 +40,22 @@ from kvdesk.ui.settings.apply_bar import ApplyBar
 from kvdesk.ui.settings.context_length import ContextLength
 from kvdesk.ui.settings.form import FieldForm
 from kvdesk.ui.settings.settings_effect import effect_words
+from kvdesk.ui.widgets.icons import icon
 from kvdesk.ui.widgets.numbers import format_bytes_delta
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
 from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
-CACHE_FIELDS = ("type_k", "type_v", "flash_attn", "swa_full", "offload_kqv")
-ALLOCATION_FIELDS = ("allocation", "initial_ctx")
+CACHE_FIELDS = ("type_k", "type_v", "flash_attn")
+ALLOCATION_FIELDS = ("allocation",)
+START_FIELDS = ("initial_ctx",)
+OFFLOAD_FIELDS = ("n_gpu_layers",)
+PLACE_FIELDS = ("swa_full", "offload_kqv")
 COMPUTE_FIELDS = ("n_batch", "n_ubatch", "n_seq_max", "n_threads")
-MODEL_FIELDS = ("n_gpu_layers", "n_cpu_moe", "use_mmap", "use_extra_bufts", "rpc_servers")
+MODEL_FIELDS = ("n_cpu_moe", "use_mmap", "use_extra_bufts", "rpc_servers")
+ACROSS = (CACHE_FIELDS, ALLOCATION_FIELDS, OFFLOAD_FIELDS)
+"""What stands side by side in the panel itself; the other forms are in the drawer."""
+LINKED = ("type_k", "type_v")
 LABEL_WIDTH_PX = 124
 """One width for the labels of all sections, so that the editors line up."""
 CHOICES = {"type_k": CACHE_TYPES, "type_v": CACHE_TYPES, "flash_attn": FLASH_ATTN, "allocation": ALLOCATIONS}
@@ -62,6 +72,10 @@ class SettingsPanel(QWidget):
     """"Fit it for me": the longest context that fits with these EngineSettings is wanted."""
     margin_chosen = Signal(object)
     """Bytes to keep free below the ceiling: an int, which Qt's own would cut to 32 bits."""
+    link_toggled = Signal()
+    """K and V are chosen together from now on, or each by itself: their lists' prices are others."""
+    more_toggled = Signal(bool)
+    """The drawer is wanted, or not any more."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -76,10 +90,13 @@ class SettingsPanel(QWidget):
         self._length = ContextLength(theme)
         self._length.n_ctx_edited.connect(self.edit_n_ctx)
         self._forms = {
-            fields: FieldForm(kind, fields)
+            fields: FieldForm(kind, fields, across=fields in ACROSS)
             for kind, fields in (
                 (ContextSettings, CACHE_FIELDS),
                 (ContextSettings, ALLOCATION_FIELDS),
+                (ModelSettings, OFFLOAD_FIELDS),
+                (ContextSettings, START_FIELDS),
+                (ContextSettings, PLACE_FIELDS),
                 (ContextSettings, COMPUTE_FIELDS),
                 (ModelSettings, MODEL_FIELDS),
             )
@@ -91,11 +108,10 @@ class SettingsPanel(QWidget):
         self._bar.reset_clicked.connect(lambda: self.edit(self._applied))
         self._bar.fit_clicked.connect(lambda: self.fit_requested.emit(self._edited))
         self._name_choices()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(self._build_page(), 1)
-        layout.addWidget(self._bar)
+        self.drawer = self._build_drawer()
+        """The settings that are rarely turned; the window places it."""
+        self._build_layout()
+        self.set_theme(theme)
         self.show_devices((), has_rpc=False)
         self.show_settings(self._applied)
 
@@ -110,16 +126,15 @@ class SettingsPanel(QWidget):
         """The chosen model: its own length, layers and head sizes say what is possible."""
         self._model = model
         self._length.show_model(model.n_ctx_train or None if model else None, model.positions.most if model else None)
-        form = self._forms[MODEL_FIELDS]
-        form.set_stops("n_gpu_layers", (*range(model.n_layer + 1), -1) if model else ())
+        form = self._forms[OFFLOAD_FIELDS]
         form.set_bounds("n_gpu_layers", -1, model.n_layer + 1 if model else None)
-        form.set_bounds("n_cpu_moe", -1, model.n_layer if model else None)
+        self._forms[MODEL_FIELDS].set_bounds("n_cpu_moe", -1, model.n_layer if model else None)
         reason = "" if model is None or model.sliding_window else self.tr("This model has no sliding window")
-        self._forms[CACHE_FIELDS].set_disabled_reason("swa_full", reason)
+        self._forms[PLACE_FIELDS].set_disabled_reason("swa_full", reason)
         self._refresh()
 
     def show_devices(self, devices: Sequence[Device], has_rpc: bool) -> None:
-        """What the engine could use: GPU Offload and Network Workers are closed, with the reason, where there is nothing."""
+        """What the engine could use: GPU Offload is shown where there is a GPU; Network Workers say why they are closed."""
         self._has_gpu = any(device.kind in ("gpu", "igpu", "rpc") for device in devices)
         form = self._forms[MODEL_FIELDS]
         form.set_disabled_reason("rpc_servers", "" if has_rpc else self.tr("This llama.cpp was built without RPC"))
@@ -165,6 +180,7 @@ class SettingsPanel(QWidget):
         """Change what is being edited, as if the user had."""
         if settings != self._edited:
             self._show_edited(settings)
+            self._bar.show_pending()
             self.settings_edited.emit(settings)
 
     def edit_n_ctx(self, n_ctx: int) -> None:
@@ -175,6 +191,15 @@ class SettingsPanel(QWidget):
         """Take the theme's colours."""
         self._theme = theme
         self._length.set_theme(theme)
+        self._link.setIcon(icon("link", theme, theme.accent if self._link.isChecked() else theme.text_muted))
+
+    def focus_first(self) -> None:
+        """Give the keyboard to the Context Length."""
+        self._length.setFocus()
+
+    def show_more(self, shown: bool) -> None:
+        """Open or close the drawer, as its button does."""
+        self._more.setChecked(shown)
 
     @property
     def edited(self) -> EngineSettings:
@@ -187,35 +212,80 @@ class SettingsPanel(QWidget):
         return self._bar.effect
 
     @property
+    def is_linked(self) -> bool:
+        """Whether choosing a type for K or V chooses it for both."""
+        return self._link.isChecked()
+
+    @property
+    def bar(self) -> ApplyBar:
+        """The price bar."""
+        return self._bar
+
+    @property
     def price(self) -> str:
         """The price as written."""
         return self._bar.price
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    def _build_page(self) -> QWidget:
+    def _build_layout(self) -> None:
+        self._more = QPushButton(self.tr("More"))
+        self._more.setCheckable(True)
+        self._more.setToolTip(self.tr("Batch sizes, threads, weights, workers, the safety margin"))
+        self._more.setAccessibleName(self.tr("More settings"))
+        set_role(self._more, "flat")
+        self._more.toggled.connect(self.more_toggled)
+        self._link = QToolButton()
+        self._link.setCheckable(True)
+        self._link.setChecked(True)
+        self._link.setToolTip(self.tr("K and V change together"))
+        self._link.setAccessibleName(self.tr("K and V change together"))
+        self._link.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._link.toggled.connect(self._on_link_toggled)
+        caches = QHBoxLayout()
+        caches.setSpacing(4)
+        caches.addWidget(self._forms[CACHE_FIELDS], 1)
+        caches.addWidget(self._link, 0, Qt.AlignmentFlag.AlignBottom)
+        places = QHBoxLayout()
+        places.setSpacing(8)
+        places.addWidget(self._forms[OFFLOAD_FIELDS], 1)
+        places.addWidget(self._forms[ALLOCATION_FIELDS], 1)
+        places.addWidget(self._more, 0, Qt.AlignmentFlag.AlignBottom)
+        quick = QVBoxLayout()
+        quick.setContentsMargins(12, 2, 12, 2)
+        quick.setSpacing(4)
+        quick.addWidget(self._length)
+        quick.addLayout(caches)
+        quick.addLayout(places)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addLayout(quick)
+        layout.addWidget(self._bar)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+
+    def _build_drawer(self) -> ScrollColumn:
         page = QWidget()
         column = QVBoxLayout(page)
         column.setContentsMargins(12, 12, 12, 12)
         column.setSpacing(8)
-        column.addWidget(self._length)
-        column.addWidget(self._forms[ALLOCATION_FIELDS])
         sections = (
-            (self.tr("KV cache"), self._forms[CACHE_FIELDS]),
+            (self.tr("KV cache"), self._forms[START_FIELDS], self._forms[PLACE_FIELDS]),
             (self.tr("Devices and weights"), self._forms[MODEL_FIELDS]),
             (self.tr("Computing"), self._forms[COMPUTE_FIELDS]),
             (self.tr("Safety margin"), self._build_margin()),
         )
-        for title, widget in sections:
+        for title, *widgets in sections:
             heading = QLabel(title)
             set_role(heading, "heading")
-            column.addSpacing(4)
             column.addWidget(heading)
-            column.addWidget(widget)
-        for form in self._forms.values():
-            cast("QGridLayout", form.layout()).setColumnMinimumWidth(0, LABEL_WIDTH_PX)
+            for widget in widgets:
+                column.addWidget(widget)
+            column.addSpacing(4)
+        for fields in (START_FIELDS, MODEL_FIELDS, COMPUTE_FIELDS):
+            cast("QGridLayout", self._forms[fields].layout()).setColumnMinimumWidth(0, LABEL_WIDTH_PX)
         column.addStretch(1)
-        return ScrollColumn(page, self.tr("Model settings"))
+        return ScrollColumn(page, self.tr("More settings"))
 
     def _build_margin(self) -> QWidget:
         self._margin = QSpinBox()
@@ -246,24 +316,39 @@ class SettingsPanel(QWidget):
 
     def _on_form_changed(self, fields: Sequence[str], value: ContextSettings | ModelSettings) -> None:
         part = "model" if isinstance(value, ModelSettings) else "context"
-        changed = {name: getattr(value, name) for name in fields}
+        before = getattr(self._edited, part)
+        changed = {name: getattr(value, name) for name in fields if getattr(value, name) != getattr(before, name)}
+        for field, choice in tuple(changed.items()):
+            changed |= self._with_linked(field, choice)
         self.edit(replace(self._edited, **{part: replace(getattr(self._edited, part), **changed)}))
+
+    def _with_linked(self, field: str, choice: object) -> dict[str, object]:
+        """What choosing ``choice`` for ``field`` sets: K and V both while they are linked."""
+        names = LINKED if field in LINKED and self._link.isChecked() else (field,)
+        return dict.fromkeys(names, choice)
+
+    def _on_link_toggled(self) -> None:
+        self.set_theme(self._theme)
+        self._refresh()
+        self.link_toggled.emit()
 
     def _show_edited(self, settings: EngineSettings) -> None:
         self._edited = settings
+        if settings.context.type_k != settings.context.type_v:
+            self._link.setChecked(False)
         self._length.set_value(settings.context.n_ctx)
         for fields, form in self._forms.items():
-            form.set_value(settings.model if fields == MODEL_FIELDS else settings.context)
+            form.set_value(settings.model if fields in (MODEL_FIELDS, OFFLOAD_FIELDS) else settings.context)
         self._refresh()
 
     def _refresh(self) -> None:
         problems = self._problems(self._edited.context)
         for fields, form in self._forms.items():
-            if fields != MODEL_FIELDS:
+            if fields not in (MODEL_FIELDS, OFFLOAD_FIELDS):
                 form.set_problems(problems)
         self._close_impossible_choices(problems)
         self._describe_offload()
-        self._forms[ALLOCATION_FIELDS].set_field_visible("initial_ctx", self._edited.context.allocation == "grow")
+        self._forms[START_FIELDS].set_field_visible("initial_ctx", self._edited.context.allocation == "grow")
         self._bar.show_effect(
             effect_words(self._applied, self._edited, self._is_loaded, self._tokens_in_use, self._prompt_speed),
             next(iter(problems.values()), ""),
@@ -285,18 +370,20 @@ class SettingsPanel(QWidget):
         for field, choices in CHOICES.items():
             form = self._form_of(field)
             for choice in choices:
-                problems = self._problems(replace(context, **{field: choice}))
-                new = [reason for name, reason in problems.items() if name not in now or name == field]
+                chosen = self._with_linked(field, choice)
+                problems = self._problems(replace(context, **chosen))  # type: ignore[arg-type]
+                new = [reason for name, reason in problems.items() if name not in now or name in chosen]
                 form.set_choice_problem(field, choice, new[0] if new else "")
 
     def _describe_offload(self) -> None:
-        form = self._forms[MODEL_FIELDS]
+        form = self._forms[OFFLOAD_FIELDS]
         offloads = self._has_gpu or bool(self._edited.model.rpc_servers)
+        form.setVisible(offloads)
         reason = "" if offloads else self.tr("No GPU that this llama.cpp can use, and no network worker is set")
-        form.set_disabled_reason("n_gpu_layers", reason)
-        self._forms[CACHE_FIELDS].set_disabled_reason("offload_kqv", reason)
+        self._forms[PLACE_FIELDS].set_disabled_reason("offload_kqv", reason)
         has_experts = self._model is None or self._model.expert_count > 0
-        form.set_disabled_reason("n_cpu_moe", reason if has_experts else self.tr("This model has no experts"))
+        experts_reason = reason if has_experts else self.tr("This model has no experts")
+        self._forms[MODEL_FIELDS].set_disabled_reason("n_cpu_moe", experts_reason)
         layers = self._model.n_layer + 1 if self._model else None
         n = self._edited.model.n_gpu_layers
         if layers is None:

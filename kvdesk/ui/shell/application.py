@@ -338,6 +338,7 @@ class App(QObject):
         self.window.settings_panel.show_tokens_in_use(
             context.kv.cells_used if context else 0, stats.prompt_tokens_per_second
         )
+        self.window.memory_dock.show_replies(len(self.window.transcript.message_ids) // 2)
 
     def _on_noticed(self, text: str, kind: str) -> None:
         self.window.transcript.add_notice(text, kind)

@@ -16,9 +16,10 @@ from PySide6.QtGui import (
     QResizeEvent,
     QWheelEvent,
 )
-from PySide6.QtWidgets import QMainWindow, QSplitter, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QMainWindow, QPushButton, QSplitter, QStackedWidget, QVBoxLayout, QWidget
 
 from kvdesk.backend.preferences import WindowState
+from kvdesk.ui.chat.chat_head import ChatHead
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
@@ -31,7 +32,7 @@ from kvdesk.ui.panels.options_card import OptionsCard
 from kvdesk.ui.settings.settings_panel import SettingsPanel
 from kvdesk.ui.shell.menus import Menus
 from kvdesk.ui.widgets.icons import app_icon
-from kvdesk.ui.widgets.theme import Theme
+from kvdesk.ui.widgets.theme import Theme, set_role
 from kvdesk.ui.widgets.wheel import zooms
 
 WHEEL_NOTCH = 120
@@ -40,6 +41,10 @@ NO_MODIFIER = Qt.KeyboardModifier.NoModifier
 FIRST_SIZE = QSize(1440, 900)
 FRAME_PX = 40
 """What a window manager's frame and title take, about."""
+SIDE_PX = (380, 460)
+"""Least and most width of memory and settings."""
+LOW_PX = 600
+"""In a lower window the chart is a sparkline."""
 NARROW_PX = 1120
 """Below this width the list of conversations makes room for chat and memory."""
 
@@ -109,42 +114,16 @@ class MainWindow(QMainWindow):
     # --- building ---------------------------------------------------------------------------------------------------
 
     def _build_layout(self) -> None:
-        chat = QWidget()
-        chat.setBackgroundRole(QPalette.ColorRole.Base)  # one surface from the first message to the composer
-        chat.setAutoFillBackground(True)
-        column = QVBoxLayout(chat)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(0)
-        column.addWidget(self.transcript, 1)
-        cards = QVBoxLayout()
-        cards.setContentsMargins(8, 0, 8, 8)
-        cards.setSpacing(8)
-        cards.addWidget(self.crash_card)
-        cards.addWidget(self.growth_card)
-        cards.addWidget(self.options_card)
-        cards.addWidget(self.unsaved_bar)
-        self.crash_card.hide()
-        self.growth_card.hide()
-        self.options_card.hide()
-        column.addLayout(cards)
-        column.addWidget(self.composer)
-        self._settings_tabs = QTabWidget()
-        self._settings_tabs.setDocumentMode(True)
-        self._settings_tabs.setAccessibleName(self.tr("Settings"))
-        self._settings_tabs.addTab(self.settings_panel, self.tr("Model settings"))
-        self._settings_tabs.addTab(self.sampling_panel, self.tr("Chat settings"))
-        self._side = QSplitter(Qt.Orientation.Vertical)
-        self._side.addWidget(self.memory_dock)
-        self._side.addWidget(self._settings_tabs)
-        self._side.setStretchFactor(0, 3)
-        self._side.setStretchFactor(1, 2)
+        self._center = QStackedWidget()
+        self._center.addWidget(self._build_chat())
+        self._center.addWidget(self._build_memory_page())
+        self._side = self._build_side()
         self._columns = QSplitter(Qt.Orientation.Horizontal)
-        for index, (widget, stretch) in enumerate(((self.conversation_list, 0), (chat, 1), (self._side, 0))):
+        for index, (widget, stretch) in enumerate(((self.conversation_list, 0), (self._center, 1), (self._side, 0))):
             self._columns.addWidget(widget)
             self._columns.setStretchFactor(index, stretch)
             self._columns.setCollapsible(index, False)
-        self._columns.setSizes([240, 740, 460])
-        self._side.setSizes([600, 300])
+        self._columns.setSizes([240, 740, 420])
         page = QWidget()
         rows = QVBoxLayout(page)
         rows.setContentsMargins(0, 0, 0, 0)
@@ -153,13 +132,67 @@ class MainWindow(QMainWindow):
         rows.addWidget(self._columns, 1)
         self.setCentralWidget(page)
 
+    def _build_chat(self) -> QWidget:
+        self._chat = chat = QWidget()
+        chat.setBackgroundRole(QPalette.ColorRole.Base)  # one surface from the first message to the composer
+        chat.setAutoFillBackground(True)
+        column = QVBoxLayout(chat)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        self.chat_head = ChatHead(self.sampling_panel)
+        column.addWidget(self.chat_head)
+        column.addWidget(self.transcript, 1)
+        cards = QVBoxLayout()
+        cards.setContentsMargins(8, 0, 8, 8)
+        cards.setSpacing(8)
+        for card in (self.crash_card, self.growth_card, self.options_card):
+            cards.addWidget(card)
+            card.hide()
+        cards.addWidget(self.unsaved_bar)
+        column.addLayout(cards)
+        column.addWidget(self.composer)
+        return chat
+
+    def _build_memory_page(self) -> QWidget:
+        page = QWidget()
+        close = QPushButton(self.tr("Back to the chat"))
+        close.setToolTip(self.tr("Back to the chat (Esc)"))
+        set_role(close, "flat")
+        close.clicked.connect(lambda: self.show_memory_page(False))
+        self.memory_dock.page.setCornerWidget(close)
+        column = QVBoxLayout(page)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.memory_dock.page)
+        return page
+
+    def _build_side(self) -> QWidget:
+        """One column: chart (or the drawer of settings in its place), settings, price. Never wider than it needs."""
+        side = QWidget()
+        side.setMinimumWidth(SIDE_PX[0])
+        side.setMaximumWidth(SIDE_PX[1])
+        self._upper = QStackedWidget()
+        self._upper.addWidget(self.memory_dock)
+        self._upper.addWidget(self.settings_panel.drawer)
+        self.settings_panel.more_toggled.connect(lambda shown: self._upper.setCurrentIndex(int(shown)))
+        column = QVBoxLayout(side)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self._upper, 1)
+        column.addWidget(self.settings_panel)
+        return side
+
     # --- what it is told ---------------------------------------------------------------------------------------------
 
     def show_settings(self) -> None:
         """Bring the settings forward."""
         self.menus.side_action.setChecked(True)
-        self._settings_tabs.setCurrentWidget(self.settings_panel)
-        self.settings_panel.setFocus()
+        self.settings_panel.focus_first()
+
+    def show_memory_page(self, shown: bool) -> None:
+        """Plan, curve and reasons in the place of the chat, or the chat."""
+        self._center.setCurrentIndex(int(shown))
+        self.menus.memory_action.setChecked(shown)
+        (self.memory_dock.page if shown else self.composer).setFocus()
 
     def show_list(self, shown: bool) -> None:
         """Show the list of conversations, as long as there is room for it, or do not."""
@@ -179,14 +212,13 @@ class MainWindow(QMainWindow):
         """Stand where the window stood."""
         if state.geometry:
             self.restoreGeometry(QByteArray.fromBase64(state.geometry.encode()))
-        sizes, _, side = state.layout.partition(";")
-        if side:
-            self._columns.setSizes([int(n) for n in sizes.split(",")])
-            self._side.setSizes([int(n) for n in side.split(",")])
+        sizes = state.layout.partition(";")[0].split(",")  # an earlier version kept more after a semicolon
+        if len(sizes) == self._columns.count() and all(size.isdigit() for size in sizes):
+            self._columns.setSizes([int(size) for size in sizes])
 
     def window_state(self, conversation_id: str) -> WindowState:
         """Where it stands now."""
-        layout = ";".join(",".join(str(n) for n in split.sizes()) for split in (self._columns, self._side))
+        layout = ",".join(str(n) for n in self._columns.sizes())
         return WindowState(bytes(self.saveGeometry().toBase64().data()).decode(), layout, conversation_id)
 
     def really_close(self) -> None:
@@ -205,6 +237,9 @@ class MainWindow(QMainWindow):
             (self.composer.warning.isVisible(), self.composer.warning.dismiss),
             (self.options_card.can_close, self.options_card.dismiss),
             (self.crash_card.isVisible(), self.crash_card.dismiss),
+            (self.chat_head.is_open, self.chat_head.close_settings),
+            (self._center.currentIndex() == 1, lambda: self.show_memory_page(False)),
+            (self._upper.currentIndex() == 1, lambda: self.settings_panel.show_more(False)),
         )
         return [close for is_open, close in parts if is_open]
 
@@ -224,6 +259,7 @@ class MainWindow(QMainWindow):
         """A narrow window keeps chat and memory and hides the list until it fits again."""
         super().resizeEvent(event)
         self._place_list()
+        self.memory_dock.set_sparkline(self.height() < LOW_PX)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """With Ctrl it changes the size of all text."""

@@ -52,7 +52,8 @@ class Menus(QObject):
         window, menu = self._window, self._menu(self.tr("&Chat"))
         menu.addAction(window.composer.stop_action)
         menu.addAction(window.conversation_list.search_action)
-        self._add(menu, self.tr("&Settings"), "Ctrl+,", window.show_settings)
+        self._add(menu, self.tr("Chat &settings"), "Ctrl+Shift+,", window.chat_head.open_settings)
+        self._add(menu, self.tr("&Model settings"), "Ctrl+,", window.show_settings)
 
     def _build_view(self, theme_name: str) -> None:
         window, menu = self._window, self._menu(self.tr("&View"))
@@ -77,6 +78,9 @@ class Menus(QObject):
 
     def _build_memory(self) -> None:
         window, menu = self._window, self._menu(self.tr("&Memory"))
+        self.memory_action = self._add_check(
+            menu, self.tr("&Plan, curve and reasons"), "Ctrl+Shift+M", window.show_memory_page
+        )
         self._add(menu, self.tr("Session &logs..."), "Ctrl+L", window.logs_requested.emit)
         self._add(menu, self.tr("Context &profile..."), "", window.profile_requested.emit)
         self._add(menu, self.tr("Copy &report"), "Ctrl+Shift+R", window.copy_report_requested.emit)

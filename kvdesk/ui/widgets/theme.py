@@ -211,7 +211,7 @@ def style_sheet(theme: Theme, body_points: float = LEAST_BODY_POINTS) -> str:
     """The app's style sheet, for body text of ``body_points``.
 
     Roles (dynamic property ``role``): "card", "primary", "danger", "muted", "heading", "amber", "red", "green",
-    "flat" (a button without a frame).
+    "flat" (a button without a frame), "chip" (a word that switches something on and off).
     """
     values = {
         "window": theme.window,
@@ -280,6 +280,11 @@ QToolButton:hover { background: @raised@; }
 QToolButton:pressed, QToolButton:checked { background: @selection@; }
 QToolButton:focus { border-color: @accent@; }
 QToolButton:disabled { color: @faint@; }
+QPushButton[role="chip"] { background: transparent; border: none; border-radius: 3px; padding: 0; min-height: 0;
+    color: @faint@; font-size: @small_points@pt; text-align: left; }
+QPushButton[role="chip"]:checked { background: transparent; color: @muted@; }
+QPushButton[role="chip"]:hover { background: @raised@; }
+QPushButton[role="chip"]:focus { background: @selection@; color: @text@; }
 
 QLineEdit, QPlainTextEdit, QTextEdit, QSpinBox, QDoubleSpinBox, QComboBox { background: @surface@; color: @text@;
     border: 1px solid @border_strong@; border-radius: 6px;
@@ -379,6 +384,7 @@ QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
 
 QTextBrowser#prose, QPlainTextEdit#code { background: transparent; border: none; border-radius: 0; padding: 0; }
 QTextBrowser#prose[role="muted"] { color: @muted@; }
+QFrame#popover { background: @window@; border: 1px solid @border_strong@; border-radius: 8px; }
 QFrame#code_card { background: @code@; border: 1px solid @border@; border-radius: 8px; }
 QFrame#notice { background: @raised@; border: 1px solid @border@; border-radius: 8px; }
 QFrame#notice[kind="warning"] { background: @amber_soft@; border-color: @amber@; }

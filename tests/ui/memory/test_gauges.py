@@ -6,7 +6,8 @@ import pytest
 from PySide6.QtWidgets import QLabel
 
 from kvdesk.backend.protocol.facts import KvState
-from kvdesk.ui.memory.gauges import ContextGauge, KvGauge
+from kvdesk.ui.memory.gauges import ContextGauge
+from kvdesk.ui.memory.kv_strip import KvStrip
 from kvdesk.ui.memory.segment_bar import BarMark, Segment, SegmentBar
 from kvdesk.ui.widgets.theme import DARK, LIGHT
 
@@ -18,46 +19,37 @@ def texts(widget):
 
 
 @pytest.fixture
-def gauge(qtbot):
-    widget = KvGauge(LIGHT)
+def strip(qtbot):
+    widget = KvStrip(LIGHT)
     qtbot.addWidget(widget)
     return widget
 
 
-def test_occupied_and_allocated_are_never_shown_as_one_another(gauge):
-    gauge.show_kv(KvState(1500, 4096, 150 * MIB, 410 * MIB), 32_768, 3280 * MIB)
-    shown = texts(gauge)
-    assert "150 / 410 MiB allocated" in shown
-    for words, tokens, size in (
-        ("Occupied", "1,500 tokens", "150 MiB"),
-        ("Allocated, empty", "2,596 tokens", "260 MiB"),
-        ("Not allocated yet", "28,672 tokens", "2.8 GiB"),
-    ):
-        assert [words, tokens, size] == shown[shown.index(words) : shown.index(words) + 3]
+def test_occupied_and_allocated_are_never_shown_as_one_another(strip):
+    strip.show_kv(KvState(1500, 4096, 150 * MIB, 410 * MIB), 32_768, 3280 * MIB)
+    assert strip.words == "KV 1,500 / 4,096 tokens, 150 / 410 MiB, grows to 3.2 GiB"
+    assert strip.bar.accessibleDescription() == (
+        "Occupied: 1,500 tokens, 150 MiB; Allocated, empty: 2,596 tokens, 260 MiB; "
+        "Not allocated yet: 28,672 tokens, 2.8 GiB"
+    )
 
 
-def test_without_a_plan_what_is_to_come_is_unknown_and_zero_when_all_is_there(gauge):
-    gauge.show_kv(KvState(0, 4096, 0, 410 * MIB), 32_768)
-    assert texts(gauge)[-1] == "unknown"
-    gauge.show_kv(KvState(0, 4096, 0, 410 * MIB), 4096)
-    assert texts(gauge)[-1] == "0 MiB"
+def test_without_a_plan_what_is_to_come_is_unknown_and_nothing_is_said_when_all_is_there(strip):
+    strip.show_kv(KvState(0, 4096, 0, 410 * MIB), 32_768)
+    assert strip.words.endswith("grows to unknown")
+    strip.show_kv(KvState(0, 4096, 0, 410 * MIB), 4096)
+    assert strip.words == "KV 0 / 4,096 tokens, 0 / 410 MiB"
 
 
-def test_no_context_is_said(gauge):
-    gauge.show_kv(None)
-    assert "no context" in texts(gauge)
+def test_no_context_is_said(strip):
+    strip.show_kv(None)
+    assert strip.words == "KV cache: no context"
 
 
-def test_compact_keeps_bar_and_summary(gauge):
-    gauge.show_kv(KvState(1500, 4096, 150 * MIB, 410 * MIB), 32_768)
-    gauge.set_compact(True)
-    assert texts(gauge) == ["KV cache", "150 / 410 MiB allocated"]
-
-
-def test_a_recurrent_model_has_bytes_but_no_cells(gauge):
-    gauge.show_kv(KvState(0, 0, 20 * MIB, 20 * MIB), 0)
-    gauge.set_theme(DARK)
-    assert "20 / 20 MiB allocated" in texts(gauge)
+def test_a_recurrent_model_has_bytes_but_no_cells(strip):
+    strip.show_kv(KvState(0, 0, 20 * MIB, 20 * MIB), 0)
+    strip.set_theme(DARK)
+    assert strip.words == "KV state 20 / 20 MiB"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QWheelEvent
-from PySide6.QtWidgets import QApplication, QToolButton
+from PySide6.QtWidgets import QApplication, QPushButton, QToolButton
 
 from kvdesk.backend.settings import kept_free
 from kvdesk.backend.system.samples import DomainReading, MachineReading
@@ -18,6 +18,7 @@ from kvdesk.ui.memory.plots.chart_event import ChartEvent
 from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
 
+MIB = 1024**2
 GIB = 1024**3
 
 
@@ -50,6 +51,10 @@ def with_room(room):
     available = room + kept_free(sample.margin_bytes, ram.capacity_bytes) + (ram.engine_file_bytes or 0)
     changed = replace(ram, available_bytes=available)
     return replace(sample, machine=MachineReading((changed,)))
+
+
+def choose(chart, view):
+    chart.view.setCurrentIndex(chart.view.findData(view))
 
 
 def button(chart, text):
@@ -249,8 +254,63 @@ def test_a_line_far_above_is_pointed_at_and_can_be_shown(drawn, qtbot):
     plot = drawn.cards["RAM"].plot
     qtbot.waitUntil(lambda: plot._above.isVisible())
     assert plot._above.toPlainText().startswith("↑ OOM line 1")
-    button(drawn, "To capacity").click()
+    choose(drawn, "capacity")
     qtbot.waitUntil(lambda: not plot._above.isVisible())
+
+
+def chip(chart, name):
+    return next(b for b in chart.cards["RAM"].legend.findChildren(QPushButton) if b.text() == name)
+
+
+def test_a_cache_that_would_be_a_hair_is_drawn_by_itself_up_to_what_it_may_grow_to(drawn, qtbot):
+    drawn.show_buffers(pictures.buffers(256))
+    drawn.show_full_kv({"RAM": 900 * MIB})
+    drawn.add_sample(pictures.sample(used=100, cells=256))
+    plot = drawn.cards["RAM"].plot
+    kv_bytes = 256 * pictures.KV_BYTES_PER_CELL
+    qtbot.waitUntil(lambda: kv_bytes < plot._top_bytes < 2 * 900 * MIB)
+    assert drawn.view.currentText() == "Automatic: KV only"
+    assert not chip(drawn, "Weights").isChecked()
+    assert chip(drawn, "KV, occupied").isChecked()
+    drawn.show_buffers(pictures.buffers(16_384))
+    drawn.add_sample(pictures.sample(used=100, cells=16_384))
+    assert drawn.view.currentText() == "Automatic: All"
+    assert chip(drawn, "Weights").isChecked()
+    qtbot.waitUntil(lambda: plot._top_bytes > 1860 * MIB)
+
+
+def test_a_part_of_the_legend_hides_its_layer_and_the_lines_come_down_with_it(drawn, qtbot):
+    choose(drawn, "all")
+    feed(drawn, 10)
+    plot = drawn.cards["RAM"].plot
+    qtbot.waitUntil(lambda: plot._top_bytes > 1860 * MIB)
+    line = plot._line_height
+    qtbot.mouseClick(chip(drawn, "Weights, mapped"), Qt.MouseButton.LeftButton)
+    assert drawn.view.currentIndex() == -1
+    qtbot.waitUntil(lambda: plot._line_height == pytest.approx(line - 1860 * MIB, rel=0.01))
+    choose(drawn, "without weights")
+    assert not chip(drawn, "Weights").isChecked()
+    choose(drawn, "all")
+    qtbot.waitUntil(lambda: plot._line_height == line)
+
+
+def test_the_edited_setting_draws_a_line_of_its_own(drawn, qtbot):
+    choose(drawn, "all")
+    feed(drawn, 10)
+    plot = drawn.cards["RAM"].plot
+    drawn.show_ghost({"RAM": (6 * GIB, 900 * MIB)})
+    qtbot.waitUntil(lambda: plot._ghost.isVisible() and plot._top_bytes > 6 * GIB)
+    choose(drawn, "kv")
+    qtbot.waitUntil(lambda: plot._ghost.height_bytes == 900 * MIB and plot._top_bytes < 6 * GIB)
+    drawn.show_ghost({})
+    assert not plot._ghost.isVisible()
+
+
+def test_replies_to_come_are_said_where_the_context_ends(drawn):
+    feed(drawn, 10)
+    drawn.show_fit("RAM", 41_216)
+    drawn.show_replies_left(14)
+    assert drawn.cards["RAM"].words.endswith("full in about 14 replies")
 
 
 def test_compact_keeps_words_and_bar_only(drawn):

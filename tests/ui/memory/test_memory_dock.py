@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from PySide6.QtWidgets import QLabel, QTabWidget
+from PySide6.QtWidgets import QLabel
 
 from kvdesk.backend.protocol.facts import BufferKind
 from kvdesk.ui.memory.context_curve import ContextCurve
-from kvdesk.ui.memory.gauges import KvGauge
+from kvdesk.ui.memory.kv_strip import KvStrip
 from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.memory.plan_table import PlanTable
 from kvdesk.ui.memory.plots.chart_event import ChartEvent
@@ -21,6 +21,7 @@ from tests.fakes import memory_pictures as pictures
 def dock(qtbot):
     widget = MemoryDock(LIGHT)
     qtbot.addWidget(widget)
+    qtbot.addWidget(widget.page)
     widget.resize(420, 800)
     return widget
 
@@ -29,9 +30,8 @@ def texts(widget):
     return [label.text() for label in widget.findChildren(QLabel)]
 
 
-def test_it_has_the_four_views(dock):
-    tabs = dock.findChild(QTabWidget)
-    assert [tabs.tabText(i) for i in range(tabs.count())] == ["Live", "Plan", "Curve", "Why"]
+def test_the_page_has_what_needs_width(dock):
+    assert [dock.page.tabText(i) for i in range(dock.page.count())] == ["Plan", "Curve", "Why"]
 
 
 def test_a_load_fills_every_view(dock, qtbot):
@@ -42,10 +42,11 @@ def test_a_load_fills_every_view(dock, qtbot):
     card = dock.live_chart.cards["RAM"]
     assert card.words == "6.1 GiB under the line; this chat fits up to 41,216 tokens"
     assert card.legend.value_text("predicted") == "5.1 GiB"
-    assert "28,672 tokens" in texts(dock.findChild(KvGauge))
-    assert "2.6 GiB" in texts(dock.findChild(KvGauge))
-    assert dock.findChild(PlanTable).verdict == "Fits, 1.9 GiB under the line"
-    assert dock.findChild(ContextCurve).words.startswith("32,768 tokens leave 2.3 GiB")
+    strip = dock.findChild(KvStrip)
+    assert strip.words.startswith("KV 1,500 / 4,096 tokens")
+    assert "28,672 tokens, 2.6 GiB" in strip.bar.accessibleDescription()
+    assert dock.page.findChild(PlanTable).verdict == "Fits, 1.9 GiB under the line"
+    assert dock.page.findChild(ContextCurve).words.startswith("32,768 tokens leave 2.3 GiB")
     assert "Grouped-query attention makes it 4x smaller" in dock.explain_view.sentences
 
 
@@ -57,16 +58,16 @@ def test_a_price_that_is_only_tried_does_not_change_the_live_words(dock):
     tried = pictures.plan(65_536)
     dock.show_plan(tried, pictures.model(), is_applied=False)
     assert dock.live_chart.cards["RAM"].words == before
-    assert dock.findChild(PlanTable).verdict == tried.verdict.sentence
+    assert dock.page.findChild(PlanTable).verdict == tried.verdict.sentence
 
 
 def test_the_gauge_follows_the_engine_and_never_an_older_sample(dock):
     dock.show_context(pictures.context(cells=2048, used=0))
     dock.show_kv(pictures.context(cells=2048, used=2000).kv)
     dock.add_sample(pictures.sample(used=1000, cells=2048))
-    assert "2,000 tokens" in texts(dock.findChild(KvGauge))
+    assert dock.findChild(KvStrip).words.startswith("KV 2,000 / 2,048 tokens")
     dock.show_context(pictures.context(cells=4096, used=2048))
-    assert "2,048 tokens" in texts(dock.findChild(KvGauge))
+    assert dock.findChild(KvStrip).words.startswith("KV 2,048 / 4,096 tokens")
     assert dock.live_chart.cards["RAM"] is not None
 
 
@@ -94,15 +95,15 @@ def test_unloading_empties_what_spoke_of_the_context(dock):
     dock.show_comparison(pictures.plan(4096), pictures.model(), pictures.comparison(), [pictures.comparison()])
     dock.show_context(None)
     dock.show_plan(None, None, is_applied=False)
-    assert "no context" in texts(dock.findChild(KvGauge))
-    assert dock.findChild(PlanTable).verdict == "Choose a model to see what it will take."
+    assert dock.findChild(KvStrip).words == "KV cache: no context"
+    assert dock.page.findChild(PlanTable).verdict == "Choose a model to see what it will take."
     assert dock.explain_view.sentences.startswith("Choose a model")
 
 
 def test_predicted_against_measured_is_shown_after_a_load(dock):
     dock.show_plan(pictures.plan(), pictures.model(), is_applied=True)
     dock.show_comparison(pictures.plan(4096), pictures.model(), pictures.comparison())
-    assert "Resident\t2.4 GiB\t2.4 GiB\t+78 MiB" in dock.findChild(PlanTable).as_text()
+    assert "Resident\t2.4 GiB\t2.4 GiB\t+78 MiB" in dock.page.findChild(PlanTable).as_text()
 
 
 def test_the_plots_are_built_after_the_first_paint_and_nothing_is_lost(dock, qtbot):
@@ -112,12 +113,12 @@ def test_the_plots_are_built_after_the_first_paint_and_nothing_is_lost(dock, qtb
     dock.show()
     assert dock.live_chart.cards["RAM"].plot is None
     dock.build_soon()
-    qtbot.waitUntil(lambda: dock.findChild(ContextCurve).plot is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.page.findChild(ContextCurve).plot is not None, timeout=30_000)
     assert len(dock.live_chart.cards["RAM"].plot.history) == 1
     dock.add_sample(pictures.sample(1.0, gpu=True))
     assert dock.live_chart.cards["CUDA0"].plot is not None
     with qtbot.waitSignal(dock.n_ctx_chosen, check_params_cb=lambda n: n == 512):
-        dock.findChild(ContextCurve).plot.n_ctx_chosen.emit(512)
+        dock.page.findChild(ContextCurve).plot.n_ctx_chosen.emit(512)
     dock.set_compact(True)
     dock.set_theme(DARK)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QComboBox, QLabel, QPushButton, QSlider, QSpinBox
+from PySide6.QtWidgets import QComboBox, QPushButton, QSlider, QSpinBox, QToolButton
 
 from kvdesk.backend.protocol.facts import Device
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
@@ -22,9 +22,10 @@ GPU = Device("CUDA0", "NVIDIA", "gpu", 1, 2)
 @pytest.fixture
 def panel(qtbot):
     widget = SettingsPanel(LIGHT)
-    qtbot.addWidget(widget)
-    widget.resize(380, 900)
-    widget.show()
+    for one in (widget, widget.drawer):
+        qtbot.addWidget(one)
+        one.resize(380, 900)
+        one.show()
     return widget
 
 
@@ -56,7 +57,19 @@ def pick(box, value):
     box.activated.emit(box.currentIndex())
 
 
+def unlink(panel):
+    next(b for b in panel.findChildren(QToolButton) if b.isCheckable()).setChecked(False)
+
+
+def test_linked_to_v_a_quantized_k_needs_flash_attention_too(panel):
+    panel.show_settings(with_context(flash_attn="off"))
+    assert reason(choice(panel, "type_k"), "q8_0") == "V quantization needs Flash Attention"
+    unlink(panel)
+    assert reason(choice(panel, "type_k"), "q8_0") == ""
+
+
 def test_quantized_v_without_flash_attention_is_closed_either_way_round(panel):
+    unlink(panel)
     panel.show_settings(with_context(flash_attn="off"))
     assert reason(choice(panel, "type_v"), "q8_0") == "V quantization needs Flash Attention"
     assert reason(choice(panel, "type_k"), "q8_0") == ""
@@ -67,6 +80,7 @@ def test_quantized_v_without_flash_attention_is_closed_either_way_round(panel):
 
 
 def test_a_block_that_does_not_divide_the_head_is_closed_with_the_numbers(panel):
+    unlink(panel)
     panel.show_model(replace(pictures.model(), head_size_k=80))
     assert "head size 80" in reason(choice(panel, "type_k"), "q8_0")
     assert reason(choice(panel, "type_v"), "q8_0") == ""
@@ -82,13 +96,12 @@ def test_an_impossible_pair_that_is_already_set_is_said_and_not_applied(panel):
     assert apply_button(panel).isEnabled()
 
 
-def test_gpu_offload_is_closed_without_a_gpu_and_says_why(panel):
+def test_gpu_offload_is_asked_where_there_is_a_gpu(panel):
     panel.show_model(pictures.model())
     form = panel._form_of("n_gpu_layers")
-    assert not form.editor("n_gpu_layers").isEnabled()
-    assert "No GPU" in form.message("n_gpu_layers")
+    assert not form.isVisible()
     panel.show_devices([GPU], has_rpc=False)
-    assert form.editor("n_gpu_layers").isEnabled()
+    assert form.isVisible()
     assert form.message("n_gpu_layers") == "Max: all 25 layers, the output among them"
     panel.edit(EngineSettings(model=ModelSettings(n_gpu_layers=12)))
     assert form.message("n_gpu_layers") == "12 of 25 layers, counted from the output"
@@ -108,13 +121,49 @@ def test_experts_and_cache_in_ram_are_open_where_there_is_a_choice(panel):
     assert "No GPU" in panel._form_of("offload_kqv").message("offload_kqv")
 
 
+def test_k_and_v_are_chosen_together_until_they_are_unlinked(panel, qtbot):
+    pick(choice(panel, "type_k"), "q8_0")
+    assert (panel.edited.context.type_k, panel.edited.context.type_v) == ("q8_0", "q8_0")
+    pick(choice(panel, "type_v"), "f16")
+    assert (panel.edited.context.type_k, panel.edited.context.type_v) == ("f16", "f16")
+    link = next(b for b in panel.findChildren(QToolButton) if b.isCheckable())
+    with qtbot.waitSignal(panel.link_toggled):
+        qtbot.mouseClick(link, Qt.MouseButton.LeftButton)
+    pick(choice(panel, "type_k"), "q4_0")
+    assert (panel.edited.context.type_k, panel.edited.context.type_v) == ("q4_0", "f16")
+    assert not panel.is_linked
+
+
+def test_settings_whose_types_differ_are_not_linked(panel):
+    panel.show_settings(with_context(type_k="q8_0", type_v="f16"))
+    assert not panel.is_linked
+
+
+def test_a_price_is_marked_as_old_until_the_new_one_is_there(panel):
+    panel.show_price(100 * MIB, None, "Fits", True)
+    panel.edit_n_ctx(16_384)
+    assert panel.price == "pricing... (100 MiB)"
+    panel.show_price(120 * MIB, 20 * MIB, "Fits", True)
+    assert panel.price == "120 MiB (+20 MiB)"
+    assert panel.bar.words == "Fits. Will be used by the next load"
+
+
+def test_more_opens_the_drawer_and_closes_it(panel, qtbot):
+    with qtbot.waitSignal(panel.more_toggled) as toggled:
+        qtbot.mouseClick(button(panel, "More"), Qt.MouseButton.LeftButton)
+    assert toggled.args == [True]
+    with qtbot.waitSignal(panel.more_toggled) as toggled:
+        panel.show_more(False)
+    assert toggled.args == [False]
+
+
 def test_network_workers_need_a_build_with_rpc_and_open_the_offload(panel):
     form = panel._form_of("rpc_servers")
     assert form.message("rpc_servers") == "This llama.cpp was built without RPC"
     panel.show_devices([], has_rpc=True)
     assert "no authentication" in form.message("rpc_servers")
     panel.edit(EngineSettings(model=ModelSettings(rpc_servers=("127.0.0.1:50052",))))
-    assert form.editor("n_gpu_layers").isEnabled()
+    assert panel._form_of("n_gpu_layers").isVisible()
 
 
 def test_every_edit_is_told_at_once_and_apply_hands_over_what_stands_there(panel, qtbot):
@@ -183,9 +232,9 @@ def test_choices_carry_their_price(panel):
 def test_fit_it_for_me_needs_a_model(panel, qtbot):
     wanted = []
     panel.fit_requested.connect(wanted.append)
-    assert not button(panel, "Fit it for me").isEnabled()
+    assert not button(panel, "Fit").isEnabled()
     panel.show_model(pictures.model())
-    qtbot.mouseClick(button(panel, "Fit it for me"), Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(button(panel, "Fit"), Qt.MouseButton.LeftButton)
     assert wanted == [panel.edited]
 
 
@@ -194,7 +243,7 @@ def test_the_margin_is_told_in_bytes(panel):
     panel.margin_chosen.connect(margins.append)
     panel.show_margin(512 * MIB)
     assert margins == []
-    next(s for s in panel.findChildren(QSpinBox) if s.accessibleName() == "Kept free").setValue(256)
+    next(s for s in panel.drawer.findChildren(QSpinBox) if s.accessibleName() == "Kept free").setValue(256)
     assert margins == [256 * MIB]
 
 
@@ -247,14 +296,14 @@ def test_it_goes_no_further_than_the_model_knows_positions(length):
     length.set_value(8192)
     length.show_model(1024, 1024)
     assert length.findChild(QSpinBox).value() == 1024
-    assert any("knows 1,024 positions" in label.text() for label in length.findChildren(QLabel))
+    assert "knows 1,024 positions" in length.findChild(QSpinBox).toolTip()
     length.show_model(32_768)
     assert length.findChild(QSpinBox).value() == length.value() == 8192
 
 
 def test_it_knows_the_models_own(length):
     length.show_model(32_768)
-    assert "The model's own: 32,768 tokens" in [label.text() for label in length.findChildren(QLabel)]
+    assert "The model's own: 32,768 tokens" in length.findChild(QSlider).toolTip()
     length.set_value(0)
     assert length.value() == 0
     assert length.findChild(QSpinBox).value() == 32_768

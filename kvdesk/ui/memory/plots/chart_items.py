@@ -117,6 +117,51 @@ class EventMarks(pg.GraphicsObject):
                 painter.drawLine(to_pixels.map(QLineF(x, 0, x, self._height)))
 
 
+class GhostLine(pg.GraphicsObject):
+    """A dashed line across the chart at a height, with words at its left end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.height_bytes: float | None = None
+        """Where it stands; None: it is hidden."""
+        self._bounds = QRectF()
+        self._pen = QPen()
+        self._words = pg.TextItem(anchor=(0, 1))
+        self._words.setParentItem(self)
+
+    def set_colors(self, color: str, background: str) -> None:
+        """Colour of line and words, and what is behind them."""
+        self._pen = cosmetic_pen(color, Qt.PenStyle.DashLine)
+        self._words.setColor(color)
+        self._words.fill = QBrush(QColor(background))
+        self.update()
+
+    def show_at(self, height_bytes: float | None, words: str) -> None:
+        """Stand at ``height_bytes``, or nowhere."""
+        self.height_bytes = height_bytes
+        self._words.setText(words)
+        self.setVisible(height_bytes is not None)
+
+    def place(self, time_range: tuple[float, float]) -> None:
+        """Go across this stretch of time (seconds)."""
+        if self.height_bytes is None:
+            return
+        self.prepareGeometryChange()
+        start, end = time_range
+        self._bounds = QRectF(start, self.height_bytes, max(1e-9, end - start), 1.0)
+        self._words.setPos(start, self.height_bytes)
+        self.update()
+
+    def boundingRect(self) -> QRectF:
+        """The line, in seconds and bytes."""
+        return self._bounds
+
+    def paint(self, painter: QPainter, *_: object) -> None:
+        """Qt asks for the picture."""
+        painter.setPen(self._pen)
+        painter.drawLine(self._bounds.topLeft(), self._bounds.topRight())
+
+
 def cosmetic_pen(color: str, style: Qt.PenStyle = Qt.PenStyle.SolidLine) -> QPen:
     """A pen of one pixel, whatever the scale."""
     pen = QPen(QColor(color), 1, style)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pyqtgraph as pg
@@ -21,9 +20,10 @@ from kvdesk.ui.memory.legend import part_color
 from kvdesk.ui.memory.plots.chart_axes import BytesAxis, ClockAxis
 from kvdesk.ui.memory.plots.chart_event import ChartEvent
 from kvdesk.ui.memory.plots.chart_history import SESSION_ROWS, ChartHistory
-from kvdesk.ui.memory.plots.chart_items import EventMarks, Stack, cosmetic_pen, greatest, last_known
+from kvdesk.ui.memory.plots.chart_items import EventMarks, GhostLine, Stack, cosmetic_pen, greatest, last_known
+from kvdesk.ui.memory.plots.moment import Moment, moment_of
 from kvdesk.ui.memory.plots.plot_widget import PlotWidget
-from kvdesk.ui.memory.plots.series import SERIES, row_of
+from kvdesk.ui.memory.plots.series import SERIES, row_of, without
 from kvdesk.ui.widgets.numbers import format_bytes
 from kvdesk.ui.widgets.theme import Theme, mix
 
@@ -34,15 +34,6 @@ SHORTEST_FOLLOWED_S = 60.0
 DRAW_SHARE = 150
 """How many times as long as drawing took new samples wait to be drawn: on a slow machine every other one is drawn with
 the next. What the user does is drawn at once."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What the chart shows at one time: bytes by layer and line, None where unknown."""
-
-    time_s: float
-    values: dict[str, float | None]
-    event: ChartEvent | None = None
 
 
 def area_colors(theme: Theme) -> dict[str, str]:
@@ -72,6 +63,9 @@ class DomainPlot(PlotWidget):
         self._paused_at: float | None = None
         self._hovered_x: float | None = None
         self._top_bytes = 1.0
+        self._hidden: frozenset[str] = frozenset()
+        self._full_kv_bytes: float | None = None
+        self._line_height: float | None = None
         self.setMouseTracking(True)
         self.setAccessibleName(self.tr("Memory over time"))
         self._clock_axis.setHeight(20)
@@ -82,10 +76,11 @@ class DomainPlot(PlotWidget):
         self._cursor = pg.InfiniteLine(angle=90, movable=False)
         self._label = pg.TextItem(anchor=(0, 0))
         self._above = pg.TextItem(anchor=(1, 0))
-        for z, item in enumerate((self._stack, self._marks, self._cursor, self._label, self._above)):
+        self._ghost = GhostLine()
+        for z, item in enumerate((self._stack, self._marks, self._ghost, self._cursor, self._label, self._above)):
             item.setZValue(z)
             self.addItem(item, ignoreBounds=True)
-        for item in (self._cursor, self._label, self._above):
+        for item in (self._cursor, self._label, self._above, self._ghost):
             item.hide()
         box = self.getViewBox()
         box.setLimits(minXRange=SHORTEST_S)
@@ -174,6 +169,19 @@ class DomainPlot(PlotWidget):
         self._whole_domain = whole
         self._redraw_soon()
 
+    def set_hidden(self, hidden: frozenset[str], full_kv_bytes: float | None) -> None:
+        """Draw without the layers ``hidden``, all lines lowered by them; ``full_kv_bytes`` is the line where only KV is
+        left."""
+        if (hidden, full_kv_bytes) != (self._hidden, self._full_kv_bytes):
+            self._hidden, self._full_kv_bytes = hidden, full_kv_bytes
+            self._top_bytes = 1.0
+            self._redraw_soon()
+
+    def show_ghost(self, height_bytes: float | None, words: str = "") -> None:
+        """A line where the setting that is being edited would bring what is drawn; None takes it away."""
+        self._ghost.show_at(height_bytes, words)
+        self._redraw_soon()
+
     def set_paused(self, paused: bool) -> None:
         """Freeze the picture; rows still come in and are there on resuming."""
         self._paused_at = self._newest() if paused else None
@@ -206,6 +214,12 @@ class DomainPlot(PlotWidget):
             item.fill = QBrush(QColor(theme.surface_raised))
             item.border = QPen(QColor(theme.border))
         self._above.setColor(chart.oom_line)
+        self._above.setToolTip(
+            self.tr(
+                "Above this line the engine takes what other programs or the system need: the margin under it is kept."
+            )
+        )
+        self._ghost.set_colors(theme.accent, theme.surface_raised)
         self._label.setColor(theme.text)
         self._redraw_soon()
 
@@ -229,15 +243,7 @@ class DomainPlot(PlotWidget):
         if found is None:
             return None
         x, row = found
-        below: float | None = 0.0
-        values: dict[str, float | None] = {}
-        for name in LAYERS:
-            top = row[name]
-            values[name] = None if top is None or below is None else top - below
-            below = top
-        values["total"] = below
-        values.update({name: row[name] for name in SERIES[len(LAYERS) :]})
-        return Moment(x + self._clock_axis.epoch_s, values, self._event_near(x_s))
+        return moment_of(x + self._clock_axis.epoch_s, row, self._event_near(x_s))
 
     # --- Qt calls these ----------------------------------------------------------------------------------------------
 
@@ -358,6 +364,8 @@ class DomainPlot(PlotWidget):
         columns = self._history.columns(start, end, max(50, int(self.getViewBox().width())))
         if not len(columns.x):
             return
+        columns = without(columns, self._hidden, self._full_kv_bytes)
+        self._line_height = last_known(columns.high["oom_line"])
         capacity = last_known(columns.high["capacity"])
         self._fit_height(columns.high, capacity)
         self._stack.set_columns(columns, capacity, self._top_bytes)
@@ -367,7 +375,8 @@ class DomainPlot(PlotWidget):
         self.getViewBox().prepareForPaint()  # else pyqtgraph finds the new transform while painting, and paints twice
 
     def _fit_height(self, high: dict[str, np.ndarray], capacity: float | None) -> None:
-        engine = max(greatest(high[LAYERS[-1]]) or 0.0, greatest(high["predicted"]) or 0.0)
+        drawn = (greatest(high[LAYERS[-1]]), greatest(high["predicted"]), self._ghost.height_bytes)
+        engine = max(size or 0.0 for size in drawn)
         line = greatest(high["ceiling"])
         whole = max(capacity or 0.0, line or 0.0, engine)
         near = line is not None and engine >= line / 4
@@ -378,11 +387,12 @@ class DomainPlot(PlotWidget):
         if not 0.7 * self._top_bytes <= wanted <= self._top_bytes:
             self._top_bytes = wanted if wanted == whole else wanted * 1.1
         self.setYRange(0, self._top_bytes, padding=0)
+        self._ghost.place(self.visible_range)
         self._show_line_above()
 
     def _show_line_above(self) -> None:
         line = self.y_of_line()
-        is_above = line is not None and line > self._top_bytes
+        is_above = self._line_height is not None and self._line_height > self._top_bytes
         self._above.setVisible(is_above)
         if is_above and line is not None:
             words = "↑ " + self.tr("OOM line {0}").format(format_bytes(line))

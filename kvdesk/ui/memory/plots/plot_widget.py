@@ -6,7 +6,7 @@ Imports pyqtgraph: after the first paint.
 from __future__ import annotations
 
 import pyqtgraph as pg
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QColor, QFocusEvent, QPainter, QPaintEvent, QWheelEvent
 from PySide6.QtWidgets import QWidget
 
@@ -28,6 +28,10 @@ class PlotWidget(pg.PlotWidget):
         box = self.getViewBox()
         box.setMouseEnabled(x=True, y=False)
         box.disableAutoRange()
+
+    def sizeHint(self) -> QSize:
+        """No more than the least: the layout around it stretches a plot."""
+        return self.minimumSize().expandedTo(QSize(200, 56))
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """Zoom, or let the page scroll."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import accumulate
 
 import numpy as np
 
 from kvdesk.backend.system.samples import DomainReading
-from kvdesk.ui.memory.composition import LAYERS, Parts
+from kvdesk.ui.memory.composition import KV_LAYERS, LAYERS, Parts
+from kvdesk.ui.memory.plots.chart_history import Columns
 
 SERIES = (*LAYERS, "others", "ceiling", "oom_line", "predicted", "capacity")
 """What a row holds: for each layer the height of its top edge (all below included), then single values."""
@@ -38,3 +40,35 @@ def known_runs(values: np.ndarray) -> list[slice]:
     known = np.concatenate([[False], ~unknown, [False]])
     edges = np.flatnonzero(known[1:] != known[:-1])
     return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def without(columns: Columns, hidden: frozenset[str], full_kv_bytes: float | None) -> Columns:
+    """``columns`` without the layers ``hidden``: what stood on them comes down, and so do the lines, so that room stays room.
+
+    Other programs hang from the capacity, which then has no place. Where only the KV cache is left, the predicted total
+    is that of a full cache, ``full_kv_bytes``.
+    """
+    if not hidden:
+        return columns
+    only_kv = hidden == frozenset(LAYERS) - KV_LAYERS
+    low, high = _lowered(columns.low, hidden), _lowered(columns.high, hidden)
+    if only_kv and full_kv_bytes is not None:
+        low["predicted"] = high["predicted"] = np.full(len(columns.x), full_kv_bytes, np.float32)
+    return Columns(columns.x, low, high)
+
+
+def _lowered(edges: Mapping[str, np.ndarray], hidden: frozenset[str]) -> dict[str, np.ndarray]:
+    below = shown = gone = np.zeros_like(edges[LAYERS[0]])
+    result = dict(edges)
+    for name in LAYERS:
+        thickness = edges[name] - below
+        below = edges[name]
+        if name in hidden:
+            gone = gone + thickness
+        else:
+            shown = shown + thickness
+        result[name] = shown
+    for line in ("ceiling", "oom_line", "predicted"):
+        result[line] = edges[line] - np.nan_to_num(gone)
+    result["others"] = np.full_like(below, np.nan)
+    return result
