@@ -320,7 +320,7 @@ def seed(app: App) -> str:
 
     def work(store: ConversationStore) -> None:
         for talk, messages in made:
-            store.add_conversation(talk, messages)
+            store.keep(talk, messages)
 
     app.keeper.keep(work)
     return made[-1][0].id
