@@ -8,6 +8,9 @@ are one class), attention heads whose query and key are constants (biases) look 
 context "the last n tokens were these" and votes for the token that follows it in the script. Where no context is known
 (after any prompt) the script begins. So the same token may be followed by different ones, as long as the last ``order``
 tokens differ, a reply that was cut goes on where it was, and what a prompt says does not matter.
+
+Items of a script: ``str`` (a token with that text: one of ``control``/``user``/``normal`` or a new normal one),
+``bytes`` (one byte token each), ``int`` (an id).
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from pathlib import Path
 from PySide6.QtWidgets import QPushButton
 
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
-from tests.chain_model import write_chain
 from tests.end2end.conftest import StartApp
 from tests.end2end.person import Person
+from tests.scripted_model import write_scripted
 from tests.source_archive import llama_cpp_source
 
 SCRIPT = ["<think>", "\n", "hm", "\n", "</think>", "\n\n", "Four.", "<|im_end|>"]
@@ -23,7 +23,7 @@ def thinking_buttons(person: Person) -> list[str]:
 def test_thoughts_are_folded_counted_and_kept_apart(start_app: StartApp, tmp_path: Path) -> None:
     template = (llama_cpp_source() / "models" / "templates" / "Qwen-Qwen3-0.6B.jinja").read_text("utf-8")
     marks = {"control": ["<|im_start|>", "<|im_end|>"], "user": ["<think>", "</think>"], "eos": "<|im_end|>"}
-    model = write_chain(tmp_path / "thinker.gguf", SCRIPT, chat_template=template, **marks)
+    model = write_scripted(tmp_path / "thinker.gguf", SCRIPT, chat_template=template, **marks)
     context = ContextSettings(n_ctx=2048, n_threads=1)
     sampling = SamplingSettings(temperature=0.0, max_tokens=64)
     person = start_app(model, context=context, sampling=sampling)

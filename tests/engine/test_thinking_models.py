@@ -10,8 +10,8 @@ import pytest
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, StopReason
 from kvdesk.backend.settings import ContextSettings, SamplingSettings
-from tests.chain_model import Item, write_chain
 from tests.engine.harness import Desk
+from tests.scripted_model import Item, write_scripted
 from tests.source_archive import llama_cpp_source
 
 CONTEXT = ContextSettings(n_ctx=4096, n_threads=1)
@@ -58,7 +58,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def load(desk: Desk, folder: Path, case: tuple[str, list[str], list[str], str], script: list[Item]) -> None:
     stem, control, user, eos = case
     template = (TEMPLATES / f"{stem}.jinja").read_text("utf-8")
-    path = write_chain(folder / f"{stem}.gguf", script, control=control, user=user, eos=eos, chat_template=template)
+    path = write_scripted(folder / f"{stem}.gguf", script, control=control, user=user, eos=eos, chat_template=template)
     loaded = desk.load(path, CONTEXT)
     assert loaded.model.template_problem == ""
 
