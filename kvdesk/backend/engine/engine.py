@@ -28,7 +28,7 @@ from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.cgroup import memory_groups
 from kvdesk.backend.system.child_process import ChildProcess
-from kvdesk.errors import EngineDied
+from kvdesk.errors import EngineDied, EngineError
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,11 @@ class Engine:
         if isinstance(command, m.Load):
             self._loading, self._warm_up_fault = command, None
             self._let_go_of_workers(set(command.settings.model.rpc_servers))
-            self._start()
+            try:
+                self._start()
+            except EngineError as error:
+                self._tell(m.Failed("EngineError", str(error), model_kept=False))
+                return command
         if isinstance(command, m.Stop):
             if self._state not in BUSY:
                 return command
@@ -203,8 +207,9 @@ class Engine:
         if self._process:
             return
         self._log_path = self._log_dir / f"engine-{datetime.now().astimezone():%Y%m%d-%H%M%S-%f}.log"
-        for old in sorted(self._log_dir.glob("engine-*.log"))[:-LOGS_KEPT]:
-            old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for old in sorted(self._log_dir.glob("engine-*.log"))[:-LOGS_KEPT]:
+                old.unlink(missing_ok=True)
         self._oom_kills = _oom_kills()
         self._process = ChildProcess(worker_main, "kvdesk engine", str(self._log_path), self._environment)
         self._pipe = self._process.connection
@@ -297,9 +302,13 @@ class Engine:
             self._warm_up_fault = error
             model = replace(loading.settings.model, use_extra_bufts=False)
             self._loading = replace(loading, settings=replace(loading.settings, model=model))
-            self._start()
-            self._forward(self._loading)
-            return
+            try:
+                self._start()
+            except EngineError as no_second_try:
+                log.warning("%s", no_second_try)
+            else:
+                self._forward(self._loading)
+                return
         self._warm_up_fault = None
         self._move(EngineState.DIED)
         self._tell(Died(error, during, request_id, self._log_path))

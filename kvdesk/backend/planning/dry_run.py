@@ -19,7 +19,7 @@ from kvdesk.backend.processes.dry_run_process import Answer, Subject, TryRepacki
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.child_process import ChildProcess
-from kvdesk.errors import PlanError, SettingsError
+from kvdesk.errors import EngineError, PlanError, SettingsError
 
 ANSWER_TIMEOUT_S = 30.0
 """Longest wait for one answer; the slowest seen is a second, over a slow network worker."""
@@ -140,9 +140,12 @@ class DryRun:
         self.let_go()
         self._folder = tempfile.TemporaryDirectory(prefix="kvdesk-plan-", ignore_cleanup_errors=True)
         log_path = str(paths.log_dir() / "dry-run.log")
-        self._process = ChildProcess(
-            helper_main, "kvdesk-dry-run", log_path, self._subject, self._folder.name, rpc_servers
-        )
+        try:
+            self._process = ChildProcess(
+                helper_main, "kvdesk-dry-run", log_path, self._subject, self._folder.name, rpc_servers
+            )
+        except EngineError as error:
+            raise PlanError(str(error)) from error
         self._rpc_servers = rpc_servers
         return self._process.connection
 

@@ -13,17 +13,30 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from kvdesk.errors import EngineError
+
 
 class ChildProcess:
     """One process from its start on; ``connection`` is our end of the pipe to it."""
 
     def __init__(self, entry: Callable[..., None], name: str, *arguments: Any, daemon: bool = True) -> None:
-        """Start ``entry`` with the other end of the pipe and ``arguments`` in a fresh interpreter."""
+        """Start ``entry`` with the other end of the pipe and ``arguments`` in a fresh interpreter.
+
+        Raises EngineError where the system has no process or no descriptor left for it.
+        """
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        try:
+            self.connection, theirs = context.Pipe()
+        except OSError as error:
+            raise _no_start(name, error) from error
         self._process = context.Process(target=entry, args=(theirs, *arguments), name=name, daemon=daemon)
-        self._process.start()
-        theirs.close()
+        try:
+            self._process.start()
+        except OSError as error:
+            self.connection.close()
+            raise _no_start(name, error) from error
+        finally:
+            theirs.close()
         self._exit_code: int | None = None
 
     connection: Connection
@@ -87,3 +100,8 @@ class ChildProcess:
         _ = self.exit_code
         with contextlib.suppress(ValueError):  # the kernel may still be freeing the memory of a killed process
             self._process.close()
+
+
+def _no_start(name: str, error: OSError) -> EngineError:
+    reason = error.strerror or "the system gives no reason"
+    return EngineError(f"The process {name!r} could not be started ({reason}). Close other programs, then try again.")
