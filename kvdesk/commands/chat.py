@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from kvdesk.backend.planning.headroom_watch import RoomChanged
     from kvdesk.backend.protocol.messages import Loaded, TextGenerated
-    from kvdesk.backend.session.state import Change
+    from kvdesk.backend.session.session_event import Change
     from kvdesk.backend.settings import EngineSettings, SamplingSettings
     from kvdesk.backend.system.samples import Sample
 

@@ -14,23 +14,21 @@ from kvdesk.backend.engine.engine import Engine
 from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.protocol import messages as m
-from kvdesk.backend.session.state import (
+from kvdesk.backend.session.reduce import reduce
+from kvdesk.backend.session.session_event import (
     AskEnded,
     Change,
-    Choice,
     ContextBegun,
     GrowthAnswered,
     GrowthAsked,
     LoadAsked,
     LoadBegun,
     MarginChosen,
-    Reply,
     ReplyBegun,
     SessionEvent,
-    SessionState,
     SettingsChosen,
-    reduce,
 )
+from kvdesk.backend.session.state import Choice, Reply, SessionState
 from kvdesk.backend.settings import EngineSettings, pad256
 
 Listener = Callable[[Change], None]

@@ -17,7 +17,8 @@ from kvdesk.backend.planning.headroom_watch import HeadroomWatch, RoomChanged
 from kvdesk.backend.planning.plan_event import Compared, GrowthPriced
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ContextFacts, StopReason
-from kvdesk.backend.session.state import Change, LoadBegun, SessionState
+from kvdesk.backend.session.session_event import Change, LoadBegun
+from kvdesk.backend.session.state import SessionState
 from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.monitor import Monitor

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from PySide6.QtCore import QObject, Qt, Signal
 
 from kvdesk.backend.planning.headroom_watch import RoomChanged
-from kvdesk.backend.session.state import Change
+from kvdesk.backend.session.session_event import Change
 from kvdesk.backend.session_log.recording import Row
 from kvdesk.backend.system.samples import Sample
 

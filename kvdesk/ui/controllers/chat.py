@@ -29,7 +29,8 @@ from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
 from kvdesk.backend.session.session import Session
-from kvdesk.backend.session.state import Change, SessionState
+from kvdesk.backend.session.session_event import Change
+from kvdesk.backend.session.state import SessionState
 from kvdesk.backend.settings import SamplingSettings
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList

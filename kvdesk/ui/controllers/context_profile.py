@@ -32,7 +32,7 @@ from kvdesk.backend.planning.context_profile import (
 from kvdesk.backend.planning.pricer import Pricer
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.session.session import Session
-from kvdesk.backend.session.state import Change
+from kvdesk.backend.session.session_event import Change
 from kvdesk.backend.session_log.recording import Recording, Row
 from kvdesk.backend.system.machine import Machine
 from kvdesk.backend.system.monitor import Monitor

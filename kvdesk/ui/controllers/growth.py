@@ -9,7 +9,8 @@ from PySide6.QtCore import QObject
 
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.session.session import Session
-from kvdesk.backend.session.state import Change, GrowthQuestion, SessionState
+from kvdesk.backend.session.session_event import Change
+from kvdesk.backend.session.state import GrowthQuestion, SessionState
 from kvdesk.ui.panels.options_card import OptionsCard, PricedChoice
 from kvdesk.ui.settings.curve_prices import Cells, priced_choice
 from kvdesk.ui.widgets.numbers import format_bytes, format_tokens

@@ -31,7 +31,7 @@ from kvdesk.backend.library.library_event import (
 )
 from kvdesk.backend.library.places import all_places
 from kvdesk.backend.preferences import Preferences
-from kvdesk.backend.session.state import Change
+from kvdesk.backend.session.session_event import Change
 from kvdesk.errors import HubError
 from kvdesk.ui.controllers.bridge import Bridge
 from kvdesk.ui.widgets.theme import Theme

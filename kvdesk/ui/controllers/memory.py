@@ -13,7 +13,7 @@ from kvdesk.backend.engine.engine_event import Died, EngineState
 from kvdesk.backend.planning.headroom_watch import RoomChanged
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ContextFacts
-from kvdesk.backend.session.state import Change
+from kvdesk.backend.session.session_event import Change
 from kvdesk.backend.session_log.recording import Row, room_sentence
 from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.chat.composer import Composer

@@ -15,7 +15,8 @@ from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.backend.planning.plan import MemoryPlan
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.session.session import Session
-from kvdesk.backend.session.state import AskedLoad, Change, Choice, SessionState
+from kvdesk.backend.session.session_event import Change
+from kvdesk.backend.session.state import AskedLoad, Choice, SessionState
 from kvdesk.backend.session_log.recording import context_sentence
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.ui.controllers.bridge import Bridge

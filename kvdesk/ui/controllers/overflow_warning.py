@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject
 
 from kvdesk.backend.protocol.facts import ContextFacts
 from kvdesk.backend.session.session import Session
-from kvdesk.backend.session.state import Change
+from kvdesk.backend.session.session_event import Change
 from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings, pad256
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.controllers.chat import ChatController

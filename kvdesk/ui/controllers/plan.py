@@ -16,7 +16,8 @@ from kvdesk.backend.planning import plan_event as e
 from kvdesk.backend.planning.plan import MemoryPlan
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.session.session import Session
-from kvdesk.backend.session.state import AskEnded, Change, SessionState
+from kvdesk.backend.session.session_event import AskEnded, Change
+from kvdesk.backend.session.state import SessionState
 from kvdesk.backend.settings import CACHE_TYPES, FLASH_ATTN, EngineSettings
 from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.settings.settings_panel import SettingsPanel

@@ -26,7 +26,7 @@ from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import TurnStats
 from kvdesk.backend.session.session import Session
-from kvdesk.backend.session.state import Change
+from kvdesk.backend.session.session_event import Change
 from kvdesk.backend.session_log.reader import SessionSummary
 from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.backend.session_log.recording import Recording

@@ -10,7 +10,7 @@ from PySide6.QtCore import QObject, Qt, QTimer
 
 from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.protocol.messages import Loaded
-from kvdesk.backend.session.state import Change
+from kvdesk.backend.session.session_event import Change
 from kvdesk.ui.shell.application import App
 
 PATIENCE_MS = 300_000

@@ -10,7 +10,8 @@ from PySide6.QtCore import Qt
 
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.session.session import Session
-from kvdesk.backend.session.state import Change, Reply, ReplyBegun
+from kvdesk.backend.session.session_event import Change, ReplyBegun
+from kvdesk.backend.session.state import Reply
 from kvdesk.backend.settings import ContextSettings
 from kvdesk.ui.controllers.growth import GrowthController
 from kvdesk.ui.panels.options_card import OptionsCard

@@ -12,19 +12,17 @@ from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.backend.planning import plan_event as p
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ContextFacts, GrowStep, KvState, ModelFacts
-from kvdesk.backend.session.state import (
+from kvdesk.backend.session.reduce import reduce
+from kvdesk.backend.session.session_event import (
     AskEnded,
-    Choice,
     ContextBegun,
     LoadAsked,
     LoadBegun,
-    Reply,
     ReplyBegun,
     SessionEvent,
-    SessionState,
     SettingsChosen,
-    reduce,
 )
+from kvdesk.backend.session.state import Choice, Reply, SessionState
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.errors import EngineDied
 from tests.fakes import memory_pictures as pictures
