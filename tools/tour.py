@@ -132,8 +132,8 @@ class Tour:
 
     def sample(self, **changes: object) -> None:
         """Change how this conversation's replies are made."""
-        sampling = dataclasses.replace(self.app.chat.conversation.sampling, **changes)
-        self.app.chat._on_sampling_changed(sampling)
+        sampling = dataclasses.replace(self.app.opened.conversation.sampling, **changes)
+        self.app.chat_settings.set_sampling(sampling)
 
     def edit(self, **changes: object) -> None:
         """Change context settings in the panel, as typing there does, and wait for the price."""
@@ -177,7 +177,7 @@ class Tour:
     def chat(self) -> None:
         """Markdown, a short answer, a long one that grows the context and is stopped."""
         self.app.chat.open(self.markdown_id)
-        self.wait(lambda: self.app.chat.conversation.id == self.markdown_id)
+        self.wait(lambda: self.app.opened.conversation.id == self.markdown_id)
         self.shoot("markdown")
         self.app.chat.new()
         self.sample(temperature=0.0, max_tokens=12)
@@ -199,7 +199,7 @@ class Tour:
         self.wait_reply()
         self.shoot("versions")
         self.app.chat.open(self.markdown_id)
-        self.wait(lambda: self.app.chat.conversation.id == self.markdown_id)
+        self.wait(lambda: self.app.opened.conversation.id == self.markdown_id)
         self.sample(temperature=0.0, max_tokens=40)
         self.ask("Say it in one sentence.")
         self.wait(lambda: self.context and self.context.n_ctx > 256, 25)

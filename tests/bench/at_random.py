@@ -144,7 +144,7 @@ class Hands:
         self._window.settings_panel.margin_chosen.emit(self._chance.choice(MARGINS))
 
     def overflow(self) -> None:
-        self.app.chat.set_overflow(self._chance.choice(OVERFLOWS))
+        self.app.chat_settings.set_overflow(self._chance.choice(OVERFLOWS))
 
     def theme(self) -> None:
         self.app._on_theme_chosen(self._chance.choice(("light", "dark")))

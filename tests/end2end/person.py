@@ -165,7 +165,7 @@ class Person:
         """Click a conversation in the list."""
         row = next(row for row in self.window.conversation_list._rows if row.title == title)
         self.window.conversation_list.conversation_chosen.emit(row.id)
-        self.wait_until(lambda: self.app.chat.conversation.id == row.id)
+        self.wait_until(lambda: self.app.opened.conversation.id == row.id)
 
     def editor(self, field: str) -> ChoiceBox:
         """The settings panel's editor of ``field``."""

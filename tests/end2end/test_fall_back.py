@@ -25,7 +25,7 @@ def test_falling_back_is_said_remembered_and_can_be_forgotten(
     person = start_app()
     monkeypatch.setattr(engine_module, "worker_main", scripted_engine.faults_with_repacking)
     monkeypatch.setattr("tests.end2end.person.MODEL", ModelSettings())
-    person.app._remembered.clear()
+    person.app.model_memory._memories.clear()
     person.app._save_preferences(
         engine=person.app.preferences.engine.__class__(ModelSettings(), ContextSettings(n_ctx=512, n_threads=1))
     )

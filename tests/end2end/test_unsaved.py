@@ -63,12 +63,12 @@ def test_what_is_said_in_a_conversation_that_another_window_deleted_is_said_to_g
 ) -> None:
     person = start_app(starter)
     first = person.ask("Hello")
-    old_id = person.app.chat.kept_id
+    old_id = person.app.opened.kept_id
     with ConversationStore(paths.data_dir() / FILE_NAME) as other:
         other.delete(old_id, 1.0)
     second = person.ask("Still there?")
     person.wait_for_notice("deleted in another window")
-    assert person.app.chat.kept_id != old_id
+    assert person.app.opened.kept_id != old_id
     assert person.messages == ["Hello", first, "Still there?", second]
     third = person.ask("Good")
     person.app.close()

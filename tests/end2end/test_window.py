@@ -145,7 +145,7 @@ def test_models_with_and_without_a_window_can_follow_each_other(
         person.ask("hello")
         person.wait_until(lambda: table._loaded_of_model)
         person.app.models.open(path)
-        person.wait_until(lambda path=path: person.app._model_path == str(path) and person.can_send)
+        person.wait_until(lambda path=path: person.app.session.state.in_force.file.path == path and person.can_send)
 
 
 def test_of_two_models_opened_the_last_stays(start_app: StartApp, tiny: Path, slow: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_model_is_remembered_with_its_sampling(start_app: StartApp, tiny: Path
     person = start_app(tiny)
     person.window.sampling_panel.changed.emit(SamplingSettings(temperature=0.25))
     person.window.conversation_list.new_action.trigger()
-    assert person.app.chat.conversation.sampling.temperature == 0.25
+    assert person.app.opened.conversation.sampling.temperature == 0.25
     person.app.close()
 
     again = start_app(tiny)
@@ -219,7 +219,7 @@ def test_a_model_is_remembered_with_its_sampling(start_app: StartApp, tiny: Path
     assert again.titles == []
     again.app.models.open(slow)
     again.wait_until(lambda: again.window.sampling_panel.sampling().temperature != 0.25)
-    assert again.app.chat.conversation.sampling.temperature == again.app.preferences.sampling.temperature
+    assert again.app.opened.conversation.sampling.temperature == again.app.preferences.sampling.temperature
 
 
 def test_conversations_are_there_after_a_restart(start_app: StartApp, tiny: Path) -> None:

@@ -16,8 +16,10 @@ from kvdesk.backend.session.session import Session
 from kvdesk.backend.session.session_event import Change
 from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings, pad256
 from kvdesk.ui.chat.composer import Composer
-from kvdesk.ui.controllers.chat import ChatController
+from kvdesk.ui.controllers.chat_settings import ChatSettingsController
 from kvdesk.ui.controllers.model import ModelController
+from kvdesk.ui.controllers.open_conversation import OpenConversation
+from kvdesk.ui.controllers.token_counts import TokenCounts
 from kvdesk.ui.panels.options_card import ForgetOldest, PricedChoice
 from kvdesk.ui.settings.curve_prices import Cells, priced_choice
 from kvdesk.ui.widgets.numbers import format_bytes, format_tokens
@@ -35,18 +37,21 @@ class OverflowWarningController(QObject):
         self,
         session: Session,
         composer: Composer,
-        chat: ChatController,
+        opened: OpenConversation,
+        token_counts: TokenCounts,
+        chat_settings: ChatSettingsController,
         models: ModelController,
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
         self._session = session
         self._composer = composer
-        self._chat = chat
+        self._opened = opened
+        self._chat_settings = chat_settings
         self._models = models
         self._dismissed_at = 0
         self._total = 0
-        chat.tokens_counted.connect(self._on_tokens_counted)
+        token_counts.counted.connect(self._on_tokens_counted)
         composer.option_chosen.connect(self._on_option_chosen)
         composer.warning_dismissed.connect(self._on_dismissed)
 
@@ -66,7 +71,7 @@ class OverflowWarningController(QObject):
 
     def _refresh(self) -> None:
         context = self._session.state.context
-        conversation = self._chat.conversation
+        conversation = self._opened.conversation
         reserve = min(conversation.sampling.max_tokens or REPLY_RESERVE, REPLY_RESERVE)
         if not context or not self._total:
             self._end_warning()
@@ -145,7 +150,7 @@ class OverflowWarningController(QObject):
     def _on_option_chosen(self, choice: PricedChoice) -> None:
         match choice.answer:
             case ForgetOldest():
-                self._chat.set_overflow("rolling")
+                self._chat_settings.set_overflow("rolling")
             case ContextSettings() as context:
                 self._models.apply(replace(self._session.state.settings, context=context))
             case _:

@@ -10,38 +10,37 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, QUrl
 from PySide6.QtGui import QDesktopServices
-from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox
+from PySide6.QtWidgets import QApplication, QMessageBox
 
 from kvdesk import __version__, paths
-from kvdesk.backend import preferences, text_file
-from kvdesk.backend.conversations import conversation
+from kvdesk.backend import preferences
 from kvdesk.backend.conversations.snapshots import SnapshotStore
-from kvdesk.backend.conversations.store import FILE_NAME, ConversationStore, ModelMemory
+from kvdesk.backend.conversations.store import FILE_NAME
 from kvdesk.backend.conversations.store_thread import StoreThread
 from kvdesk.backend.engine.engine import Engine
-from kvdesk.backend.engine.engine_event import FellBack
-from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.library import models
 from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import TurnStats
 from kvdesk.backend.session.session import Session
 from kvdesk.backend.session.session_event import Change
-from kvdesk.backend.session_log.reader import SessionSummary
 from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.backend.session_log.recording import Recording
-from kvdesk.backend.settings import EngineSettings, SamplingSettings
-from kvdesk.backend.system import cpu_fallback
 from kvdesk.backend.system.machine import Machine
 from kvdesk.backend.system.monitor import Monitor
 from kvdesk.ui.controllers.bridge import Bridge
 from kvdesk.ui.controllers.chat import ChatController
+from kvdesk.ui.controllers.chat_settings import ChatSettingsController
 from kvdesk.ui.controllers.context_profile import ContextProfileController
 from kvdesk.ui.controllers.conversations import ConversationsController
+from kvdesk.ui.controllers.files import FilesController
 from kvdesk.ui.controllers.growth import GrowthController
 from kvdesk.ui.controllers.library import LibraryController
 from kvdesk.ui.controllers.memory import MemoryController
 from kvdesk.ui.controllers.model import ModelController
+from kvdesk.ui.controllers.model_memory import ModelMemoryController, read_recent
+from kvdesk.ui.controllers.notices import NoticesController
+from kvdesk.ui.controllers.open_conversation import OpenConversation
 from kvdesk.ui.controllers.overflow_warning import OverflowWarningController
 from kvdesk.ui.controllers.plan import PlanController
 from kvdesk.ui.controllers.session_log import SessionLogController
@@ -65,15 +64,12 @@ class App(QObject):
         self.preferences = opening.preferences
         self._opening = opening
         self._collector = Collector(self)
-        self._rpc_servers = rpc_servers or self.preferences.rpc_servers
-        self._remembered: dict[str, ModelMemory] = {}
+        self._rpc_servers = rpc_servers
         self.bridge = Bridge(self)
         self._build_backend()
         self._build_controllers()
         self._connect()
         self._is_closed = False
-        self._unclean: Path | None = None
-        self._unclean_notice = self._fallback_notice = -1
 
     def _build_backend(self) -> None:
         chosen = self.preferences
@@ -112,15 +108,13 @@ class App(QObject):
         self.keeper = ConversationsController(
             self.store, self.bridge, window.conversation_list, self.snapshots.size_of, self
         )
+        self.model_memory = ModelMemoryController(
+            self.session, self.keeper, window.model_bar, lambda: self.preferences, self._rpc_servers, self
+        )
+        self.opened = OpenConversation(self.keeper, self.model_memory.new_conversation, self)
+        self.chat_settings = ChatSettingsController(self.opened, window.sampling_panel, self)
         self.chat = ChatController(
-            self.session,
-            self.keeper,
-            window.transcript,
-            window.composer,
-            window.conversation_list,
-            window.sampling_panel,
-            self._new_conversation,
-            self,
+            self.session, self.keeper, self.opened, window.transcript, window.composer, window.conversation_list, self
         )
         self.plans = PlanController(self.session, window.settings_panel, window.memory_dock, self)
         self.models = ModelController(
@@ -131,7 +125,7 @@ class App(QObject):
             window.settings_panel,
             window.memory_dock,
             window.options_card,
-            self._settings_for,
+            self.model_memory.settings_for,
             self,
         )
         self.memory = MemoryController(
@@ -142,12 +136,16 @@ class App(QObject):
             self,
         )
         self.growth = GrowthController(self.session, window.growth_card, self)
-        self.limits = OverflowWarningController(self.session, window.composer, self.chat, self.models, self)
+        self.limits = OverflowWarningController(
+            self.session, window.composer, self.opened, self.chat.token_counts, self.chat_settings, self.models, self
+        )
         self.logs = SessionLogController(paths.sessions_dir(), self.recorder, self.bridge, window, self.theme)
         self.library = LibraryController(lambda: self.preferences, self.bridge, window, self.theme)
         self.profiles = ContextProfileController(
             self.session, self.models, self.recording, self.monitor, self.bridge, window, self.theme
         )
+        self.notices = NoticesController(window.transcript, self.bridge, self.logs, self)
+        self.files = FilesController(window, self.bridge, self.keeper, self.opened, self)
         self.listeners: Sequence[Callable[[Change], None]] = (
             self.memory.on_change,
             self.models.on_change,
@@ -157,7 +155,9 @@ class App(QObject):
             self.limits.on_change,
             self.profiles.on_change,
             self.library.on_change,
-            self._on_change,
+            self.model_memory.on_change,
+            self.chat_settings.on_change,
+            self.notices.on_change,
         )
         """Who follows the session; their order does not matter (a test shuffles it)."""
 
@@ -167,13 +167,22 @@ class App(QObject):
         bridge.row_written.connect(self.memory.on_row_written)
         bridge.room_changed.connect(self.memory.on_room_changed)
         bridge.sample_taken.connect(self.memory.on_sample_taken)
-        for source in (self.keeper, self.chat, self.models, self.memory, self.logs, self.library, self.profiles):
-            source.noticed.connect(self._on_noticed)
+        for source in (
+            self.keeper,
+            self.chat,
+            self.models,
+            self.memory,
+            self.logs,
+            self.library,
+            self.profiles,
+            self.files,
+        ):
+            source.noticed.connect(self.notices.say)
         self.plans.smaller_priced.connect(
             lambda plan: window.crash_card.show_smaller(plan.n_ctx, plan.total_bytes, plan.fits)
         )
         self.chat.reply_finished.connect(self._on_reply_finished)
-        self.chat.sampling_chosen.connect(self._on_sampling_chosen)
+        self.chat_settings.sampling_chosen.connect(self.model_memory.remember_sampling)
         window.sampling_panel.set_defaults(self.preferences.sampling)
         window.settings_panel.margin_chosen.connect(self._on_margin_chosen)
         window.settings_panel.show_margin(self.preferences.margin_bytes)
@@ -182,31 +191,20 @@ class App(QObject):
         window.crash_card.copy_report_requested.connect(self.logs.copy_report)
         window.crash_card.show_log_requested.connect(self._on_show_log_requested)
         window.crash_card.dismissed.connect(window.crash_card.hide)
-        window.model_dropped.connect(lambda path: self.models.open(Path(path)))
-        window.composer.model_dropped.connect(lambda path: self.models.open(Path(path)))
-        window.composer.text_files_dropped.connect(self._on_text_files_dropped)
-        window.model_bar.open_requested.connect(self._on_open_requested)
-        window.open_model_requested.connect(self._on_open_requested)
+        self.files.model_chosen.connect(self.models.open)
         window.library_requested.connect(self.library.show)
         self.library.open_requested.connect(lambda path: self.models.open(Path(path)))
-        self.library.file_requested.connect(self._on_open_requested)
+        self.library.file_requested.connect(self.files.choose_model)
         self.library.starter_requested.connect(self._open_starter)
         window.transcript.models_requested.connect(self.library.show_first)
         self.library.folders_chosen.connect(lambda folders: self._save_preferences(model_folders=folders))
-        window.import_requested.connect(self._on_import_requested)
         self.keeper.unsaved_changed.connect(window.unsaved_bar.show_problem)
-        window.unsaved_bar.action_clicked.connect(lambda: self._on_export_requested(self.chat.conversation.id, "json"))
-        window.export_requested.connect(lambda kind: self._on_export_requested(self.chat.conversation.id, kind))
-        window.conversation_list.export_requested.connect(self._on_export_requested)
         window.logs_requested.connect(self.logs.show)
         window.profile_requested.connect(self.profiles.show)
         window.copy_report_requested.connect(self.logs.copy_report)
         window.theme_chosen.connect(self._on_theme_chosen)
         window.zoom_requested.connect(self._on_zoom_requested)
         window.close_requested.connect(self._on_close_requested)
-        window.transcript.link_activated.connect(self._on_link_activated)
-        self.logs.unclean_found.connect(self._on_unclean_found)
-        window.transcript.notice_action_triggered.connect(self._on_notice_action)
         self._application.styleHints().colorSchemeChanged.connect(
             lambda _: self._on_theme_chosen(self.preferences.theme)
         )
@@ -221,18 +219,18 @@ class App(QObject):
         if self._opening.state.conversation_id:
             self.chat.open(self._opening.state.conversation_id)
         self.keeper.keep(lambda store: store.purge_deleted(time.time() - DELETED_KEPT_S), self._drop_snapshots)
-        self.keeper.keep(lambda store: store.model_memories(), self._on_memories_read)
+        self.model_memory.read()
         # the store answers in order: what is said from here on stands below the conversation and is not swept away by it
-        self.store.submit(_read_recent, self.bridge.here(lambda recent: self._after_store(recent, model)))
+        self.store.submit(read_recent, self.bridge.here(lambda recent: self._after_store(recent, model)))
 
     def _after_store(self, recent: list[RecentModel] | Exception, model: Path | None) -> None:
         if isinstance(recent, Exception):
-            self._on_noticed(str(recent), "error")
+            self.notices.say(str(recent), "error")
         else:
-            self._show_recent(recent)
+            self.window.model_bar.show_recent(recent)
         self.keeper.say_rescued()
         if self._opening.problem:
-            self._on_noticed(self._opening.problem, "warning")
+            self.notices.say(self._opening.problem, "warning")
         self.logs.look_for_unclean()
         if model:
             self.models.open(model)
@@ -256,55 +254,10 @@ class App(QObject):
         if isinstance(found, Path):
             self.models.open(found)
         elif isinstance(found, Exception):
-            self._on_noticed(str(found), "error")
+            self.notices.say(str(found), "error")
         else:
-            self._on_noticed(self.tr("Open a GGUF model to start: File, Open model, or drop it here."), "note")
+            self.notices.say(self.tr("Open a GGUF model to start: File, Open model, or drop it here."), "note")
             self.library.show_first()
-
-    def _on_memories_read(self, memories: dict[str, ModelMemory]) -> None:
-        self._remembered = memories
-
-    def _show_recent(self, recent: list[RecentModel]) -> None:
-        self.window.model_bar.show_recent(recent)
-
-    def _new_conversation(self) -> conversation.Conversation:
-        chosen, memory = self.preferences, self._remembered.get(self._model_path)
-        return conversation.new_conversation(
-            time.time(),
-            sampling=(memory and memory.sampling) or chosen.sampling,
-            system_prompt=chosen.system_prompt,
-            overflow=chosen.overflow,
-        )
-
-    def _settings_for(self, file: ModelFile) -> EngineSettings:
-        """What a model is opened with: what it was last used with, else the defaults within its own length."""
-        memory = self._remembered.get(str(file.path))
-        settings = (memory.engine_settings if memory else None) or self.preferences.engine
-        context = settings.context
-        if file.n_ctx_train and not (memory and memory.engine_settings):
-            context = dataclasses.replace(context, n_ctx=min(context.n_ctx, file.n_ctx_train))
-        model = cpu_fallback.remembered(settings.model, paths.fallback_file())
-        if self._rpc_servers:
-            model = dataclasses.replace(model, rpc_servers=self._rpc_servers)
-        return EngineSettings(model, context)
-
-    def _remember(self, path: str, settings: EngineSettings) -> None:
-        memory = ModelMemory(settings)
-        self._remembered[path] = dataclasses.replace(self._remembered.get(path, memory), engine_settings=settings)
-
-        def work(store: ConversationStore) -> list[RecentModel]:
-            store.note_model_used(path, time.time())
-            store.remember_model_settings(path, memory)
-            return _read_recent(store)
-
-        self.keeper.keep(work, self._show_recent)
-
-    def _on_sampling_chosen(self, sampling: SamplingSettings) -> None:
-        """New conversations with this model begin with it."""
-        path, memory = self._model_path, ModelMemory(sampling=sampling)
-        if path:
-            self._remembered[path] = dataclasses.replace(self._remembered.get(path, memory), sampling=sampling)
-            self.keeper.keep(lambda store: store.remember_model_settings(path, memory))
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -316,56 +269,12 @@ class App(QObject):
             except Exception as error:  # noqa: BLE001 - as Qt does with a slot's
                 sys.excepthook(type(error), error, error.__traceback__)
 
-    def _on_change(self, change: Change) -> None:
-        """Remember what worked, or what this computer cannot do."""
-        choice = change.now.in_force
-        match change.event:
-            case FellBack():
-                cpu_fallback.remember(paths.fallback_file())
-                self._say_fallen_back()
-            case m.Loaded() | m.ContextMade() if choice.file:
-                self._remember(str(choice.file.path), choice.settings)
-            case _:
-                pass
-
-    @property
-    def _model_path(self) -> str:
-        model = self.session.state.model
-        return model.path if model else ""
-
     def _on_reply_finished(self, stats: TurnStats) -> None:
         context = self.session.state.context
         self.window.settings_panel.show_tokens_in_use(
             context.kv.cells_used if context else 0, stats.prompt_tokens_per_second
         )
         self.window.memory_dock.show_replies(len(self.window.transcript.message_ids) // 2)
-
-    def _on_noticed(self, text: str, kind: str) -> None:
-        self.window.transcript.add_notice(text, kind)
-
-    def _on_unclean_found(self, summary: SessionSummary) -> None:
-        self._unclean = summary.path
-        words = self.tr("kvdesk did not end in order last time. Its memory was on record up to the last second.")
-        self._unclean_notice = self.window.transcript.add_notice(words, "warning", self.tr("Show the log"))
-
-    def _say_fallen_back(self) -> None:
-        words = self.tr(
-            "The engine crashed in its first computation with repacked weights, which this computer cannot do. "
-            "It was started again without them; kvdesk remembers that."
-        )
-        self._fallback_notice = self.window.transcript.add_notice(words, "warning", self.tr("Try them again next time"))
-
-    def _on_notice_action(self, notice: int) -> None:
-        if notice == self._unclean_notice:
-            self.logs.show(self._unclean)
-        elif notice == self._fallback_notice:
-            self.bridge.in_background(lambda: cpu_fallback.forget(paths.fallback_file()), self._on_fallback_forgotten)
-
-    def _on_fallback_forgotten(self, result: bool | Exception) -> None:
-        if isinstance(result, Exception):
-            self._on_noticed(self.tr("That could not be kept; the data folder cannot be written."), "error")
-        else:
-            self._on_noticed(self.tr("Repacked weights are tried again with the next load."), "note")
 
     def _on_margin_chosen(self, margin_bytes: int) -> None:
         self.session.set_margin(margin_bytes)
@@ -374,44 +283,6 @@ class App(QObject):
 
     def _on_show_log_requested(self) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.engine.log_path)))
-
-    def _on_link_activated(self, url: str) -> None:
-        box = QMessageBox(self.window)
-        box.setText(self.tr("Open this address in the browser?"))
-        box.setInformativeText(url)
-        box.setStandardButtons(QMessageBox.StandardButton.Open | QMessageBox.StandardButton.Cancel)
-        box.accepted.connect(lambda: QDesktopServices.openUrl(QUrl(url)))
-        box.open()
-
-    def _on_text_files_dropped(self, names: list[str]) -> None:
-        def read() -> str:
-            return "\n\n".join(text_file.quoted(Path(name).name, text_file.read_text(Path(name))) for name in names)
-
-        def show(text: str | Exception) -> None:
-            if isinstance(text, Exception):
-                self._on_noticed(str(text), "error")
-            else:
-                self.window.composer.insert_text(text)
-
-        self.bridge.in_background(read, show)
-
-    def _on_open_requested(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(
-            self.window, self.tr("Open a model"), "", self.tr("GGUF models (*.gguf);;All files (*)")
-        )
-        if name:
-            self.models.open(Path(name))
-
-    def _on_import_requested(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self.window, self.tr("Import a conversation"), "", "JSON (*.json)")
-        if name:
-            self.keeper.import_file(Path(name))
-
-    def _on_export_requested(self, conversation_id: str, kind: str) -> None:
-        ending = "md" if kind == "markdown" else "json"
-        name, _ = QFileDialog.getSaveFileName(self.window, self.tr("Export the conversation"), f"conversation.{ending}")
-        if name:
-            self.keeper.export(conversation_id, kind, Path(name))
 
     # --- theme and preferences ----------------------------------------------------------------------------------------
 
@@ -438,7 +309,7 @@ class App(QObject):
 
     def _on_saved(self, result: object) -> None:
         if isinstance(result, Exception):
-            self._on_noticed(str(result), "error")
+            self.notices.say(str(result), "error")
 
     # --- ending ---------------------------------------------------------------------------------------------------------
 
@@ -459,7 +330,7 @@ class App(QObject):
             return
         self._is_closed = True
         self.chat.keep_all()
-        state = self.window.window_state(self.chat.kept_id)
+        state = self.window.window_state(self.opened.kept_id)
         preferences.save_values(state, paths.config_dir() / preferences.WINDOW_FILE_NAME)
         self.window.hide()
         self.profiles.close()
@@ -473,12 +344,3 @@ class App(QObject):
         self._collector.close()
         self.window.really_close()
         self._application.quit()
-
-
-def _read_recent(store: ConversationStore) -> list[RecentModel]:
-    """The models opened last, and whether their files are still there. Store's thread."""
-    recent: list[RecentModel] = []
-    for model in store.recent_models():
-        is_there = Path(model.path).exists()
-        recent.append(RecentModel(model.path, Path(model.path).name, "" if is_there else "gone", is_there))
-    return recent

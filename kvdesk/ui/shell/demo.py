@@ -46,8 +46,10 @@ class Demo(QObject):
     def _ask(self) -> None:
         self._app.window.resize(1440, 900)
         self._app.chat.new()
-        greedy = dataclasses.replace(self._app.chat.conversation.sampling, temperature=0.0)  # the same answer each time
-        self._app.chat.conversation = dataclasses.replace(self._app.chat.conversation, sampling=greedy)
+        greedy = dataclasses.replace(
+            self._app.opened.conversation.sampling, temperature=0.0
+        )  # the same answer each time
+        self._app.chat_settings.set_sampling(greedy)
         self._app.chat.send(self._question)
 
     def _finish(self) -> None:
