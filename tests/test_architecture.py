@@ -494,3 +494,9 @@ def test_what_really_gets_loaded(what: str, never: tuple[str, ...]) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_every_controller_has_tests_of_its_own() -> None:
+    modules = {path.stem for path in (ROOT / PACKAGE / "ui" / "controllers").glob("*.py")} - {"__init__"}
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "ui" / "controllers").glob("test_*.py")}
+    assert modules == tested
