@@ -37,7 +37,7 @@ MAY_KNOW = {
     "backend.text_file": {"errors", "sizes"},
     "backend.atomic_file": set(),
     "backend.gguf": {"errors", "sizes", "backend.ggml_types"},
-    "backend.chat_format": {"errors", "sizes", "backend.processes", "backend.protocol"},
+    "backend.chat_format": {"errors", "sizes", "backend.processes", "backend.protocol", "backend.system"},
     "backend.library.hub": {"errors", "sizes", "backend.atomic_file", "backend.gguf"},
     "backend.library": {
         *VALUES,

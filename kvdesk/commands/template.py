@@ -95,28 +95,21 @@ def _turns(path: Path) -> tuple[ChatTurn, ...]:
 
 
 def _ask(question: RenderPrompt) -> Rendered:
-    import multiprocessing
     from multiprocessing.connection import wait
 
     from kvdesk import paths
     from kvdesk.backend.processes.prompt_process import NotRendered, Rendered, prompt_main
+    from kvdesk.backend.system.child_process import ChildProcess
 
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
     log_path = paths.log_dir() / "template.log"
-    process = context.Process(target=prompt_main, args=(theirs, str(log_path), question), name="kvdesk prompt")
-    process.daemon = True
-    process.start()
-    theirs.close()
+    process = ChildProcess(prompt_main, "kvdesk prompt", str(log_path), question)
     try:
-        wait([ours, process.sentinel], WAIT_S)
-        answer = ours.recv() if ours.poll() else None
+        wait([process.connection, process.sentinel], WAIT_S)
+        answer = process.connection.recv() if process.connection.poll() else None
     except (EOFError, OSError):
         answer = None
     finally:
-        ours.close()
-        process.kill()
-        process.join()
+        process.end(0.0)
     if isinstance(answer, NotRendered):
         raise answer.error
     if not isinstance(answer, Rendered):

@@ -10,14 +10,13 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 
 import psutil
 
 from kvdesk.backend.chat_format.chat_format import ChatFormat
 from kvdesk.backend.processes import template_process as child
 from kvdesk.backend.protocol.facts import ChatTurn
+from kvdesk.backend.system.child_process import ChildProcess
 from kvdesk.sizes import format_bytes
 
 _LATE_S = 20.0
@@ -45,8 +44,7 @@ class LimitedTemplate:
         """Try the template out. Raises TemplateRefused; ``bos_token`` and ``eos_token`` are texts."""
         self._arguments = (source, bos_token, eos_token, idle_s)
         self._lock = threading.Lock()
-        self._process: SpawnProcess | None = None
-        self._connection: Connection | None = None
+        self._process: ChildProcess | None = None
         with self._lock:
             self.format = ChatFormat.from_json(self._start())
 
@@ -54,7 +52,7 @@ class LimitedTemplate:
         """The prompt for the next reply. Raises TemplateRefused, also where a system prompt would be left out."""
         wanted = child.request(turns, thinking)
         with self._lock:
-            answer = self._ask(wanted) if self._connection else None
+            answer = self._ask(wanted) if self._process else None
             if answer is None:
                 self._start()
                 answer = self._ask(wanted)
@@ -66,35 +64,28 @@ class LimitedTemplate:
             self._end()
 
     def _start(self) -> str:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=child.template_main, args=(theirs, *self._arguments), name="kvdesk template", daemon=True
-        )
         multiprocessing.current_process().daemon = False  # the engine's may have children: they end with the pipe to it
-        self._process.start()
-        theirs.close()
+        self._process = process = ChildProcess(child.template_main, "kvdesk template", *self._arguments)
         try:
-            return _told(self._answer() or child.REFUSED + b"its process ended")
+            return _told(self._answer(process) or child.REFUSED + b"its process ended")
         except TemplateRefused:
             self._end()
             raise
 
     def _ask(self, wanted: bytes) -> bytes | None:
         """The answer; None if the process had ended for lack of requests. Raises TemplateBeyondLimit."""
-        assert self._connection
+        assert self._process
         with contextlib.suppress(OSError):  # how it ended is seen when reading
-            self._connection.send_bytes(wanted)
-        return self._answer()
+            self._process.connection.send_bytes(wanted)
+        return self._answer(self._process)
 
-    def _answer(self) -> bytes | None:
-        assert self._connection and self._process
+    def _answer(self, process: ChildProcess) -> bytes | None:
         try:
-            self._wait()
-            return self._connection.recv_bytes()
+            self._wait(process)
+            return process.connection.recv_bytes()
         except (EOFError, OSError):
-            self._process.join(_LATE_S)
-            ended_itself = self._process.exitcode == 0
+            process.wait(_LATE_S)
+            ended_itself = process.exit_code == 0
         except TemplateBeyondLimit:
             self._end()
             raise
@@ -103,24 +94,20 @@ class LimitedTemplate:
             return None
         raise TemplateBeyondLimit(_SPOKEN["time"])
 
-    def _wait(self) -> None:
+    def _wait(self, process: ChildProcess) -> None:
         """Until there is an answer or an end. Raises TemplateBeyondLimit."""
-        assert self._connection and self._process and self._process.pid
         until = time.monotonic() + child.TIME_S + _LATE_S
-        while not self._connection.poll(_LOOK_S):
+        while not process.connection.poll(_LOOK_S):
             if time.monotonic() > until:
                 raise TemplateBeyondLimit(_SPOKEN["time"])
             with contextlib.suppress(psutil.Error):
-                if psutil.Process(self._process.pid).memory_info().rss > child.MEMORY_BYTES:
+                if process.pid and psutil.Process(process.pid).memory_info().rss > child.MEMORY_BYTES:
                     raise TemplateBeyondLimit(_SPOKEN["memory"])
 
     def _end(self) -> None:
-        if self._connection and self._process:
-            self._connection.close()
-            self._process.kill()
-            self._process.join()
-            self._process.close()
-        self._connection = self._process = None
+        if self._process:
+            self._process.end(0.0)
+        self._process = None
 
 
 def _told(answer: bytes) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import signal
 from typing import Any
 
 from kvdesk.backend.ggml_log import failed_allocation
+from kvdesk.backend.system.child_process import signal_name
 from kvdesk.errors import EngineDied
 from kvdesk.sizes import MIB, format_bytes
 
@@ -46,7 +46,7 @@ def explain(
 
     ``exit_code`` is multiprocessing's: negative is a signal; None when it could not be had.
     """
-    signal_name, recent = _signal_name(exit_code), _recent(log)
+    name, recent = signal_name(exit_code), _recent(log)
     asked, free = asked_and_free_bytes(log)
     words, worker = _last_words(recent), _lost_worker(log)
     more, memory = ".", True
@@ -64,17 +64,17 @@ def explain(
         cause = "ran out of GPU memory"
     elif "std::bad_alloc" in recent:
         cause = "ran out of memory"
-    elif oom_killed and signal_name in ("SIGKILL", None):
+    elif oom_killed and name in ("SIGKILL", None):
         cause = "was killed by the system because memory ran out"
-    elif signal_name == "SIGKILL":
+    elif name == "SIGKILL":
         cause, memory = "was killed from outside (SIGKILL), by hand or by a system short of memory,", False
     else:
-        cause, more = _ending(exit_code, signal_name), f". Its last words: {words}" if words else "."
+        cause, more = _ending(exit_code, name), f". Its last words: {words}" if words else "."
         memory = (exit_code or 0) & 0xFFFFFFFF == _NO_MEMORY
     return EngineDied(
         f"The {who} {cause} while {doing}{more}",
         exit_code,
-        signal_name,
+        name,
         "\n".join(log.splitlines()[-40:]),
         asked_bytes=asked,
         free_bytes=free,
@@ -161,12 +161,3 @@ def _ending(exit_code: int | None, signal_name: str | None) -> str:
     if exit_code is not None and (exit_code & 0xFFFFFFFF) in _NTSTATUS:
         return _NTSTATUS[exit_code & 0xFFFFFFFF]
     return "ended unexpectedly" + ("" if exit_code is None else f" (exit code {exit_code})")
-
-
-def _signal_name(exit_code: int | None) -> str | None:
-    if exit_code is None or exit_code >= 0:
-        return None
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"

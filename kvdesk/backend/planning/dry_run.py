@@ -18,7 +18,7 @@ from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.processes.dry_run_process import Answer, Subject, TryRepacking, helper_main
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings
-from kvdesk.backend.system.child_process import ChildProcess
+from kvdesk.backend.system.child_process import ChildProcess, signal_name
 from kvdesk.errors import EngineError, PlanError, SettingsError
 
 ANSWER_TIMEOUT_S = 30.0
@@ -174,8 +174,8 @@ class DryRun:
             self._process.wait(END_TIMEOUT_S)
             code = self._process.exit_code
         self.let_go()
-        if code is not None and code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}", code
+        if name := signal_name(code):
+            return f"its process was ended by {name}", code
         return ("its process ended" if code is None else f"its process ended with code {code}"), code
 
 

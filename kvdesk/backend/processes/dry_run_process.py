@@ -6,7 +6,6 @@ aborts): dry_run.py sees that and goes on without it.
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvdesk.backend.gguf.header import Tensor
+from kvdesk.backend.processes.output import print_to
 from kvdesk.backend.protocol.footprint import DESCRIBED_DEVICE, Footprint
 from kvdesk.backend.settings import EngineSettings, ModelSettings
 from kvdesk.errors import KvdeskError, PlanError, SettingsError
@@ -64,7 +64,7 @@ def helper_main(
     the process (ggml cannot forget one).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _print_to(log_path)
+    print_to(log_path)
     helper = _Helper(subject, Path(folder), rpc_servers)
     while True:
         try:
@@ -72,14 +72,6 @@ def helper_main(
         except (EOFError, OSError):
             return
         connection.send(helper.answer(question))
-
-
-def _print_to(log_path: str) -> None:
-    file = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-    faulthandler.enable(file=2)
 
 
 class _Helper:

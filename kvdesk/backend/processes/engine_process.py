@@ -7,7 +7,6 @@ pipe at once, so that a stop never waits for a decode; the counter counts tokens
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
 import queue
 import signal
@@ -19,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvdesk.backend.processes.output import print_to
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import ContextSettings
 from kvdesk.errors import ContextFailed, EngineError, KvdeskError, LoadCancelled, PromptTooLong
@@ -41,20 +41,11 @@ def worker_main(connection: Connection, log_path: str, environment: dict[str, st
     """Entry of the engine process. Everything it or llama.cpp prints, and a fault's stack, goes to ``log_path``."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy converts cells; more threads only wait for memory
     os.environ.update(environment)
-    _print_to(Path(log_path))
+    print_to(log_path, append=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is the app's to answer
     EngineProcess(connection).run()
     sys.stderr.flush()
     os._exit(0)  # model and context are freed; finalizing an interpreter with a thread in a read can hang
-
-
-def _print_to(path: Path) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    faulthandler.enable(file=2, all_threads=True)
 
 
 class EngineProcess:

@@ -5,13 +5,13 @@ It may die of a hostile file (llama.cpp aborts); commands/template.py sees that 
 
 from __future__ import annotations
 
-import os
 import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from kvdesk.backend.chat_format.chat_format import ChatFormat
+from kvdesk.backend.processes.output import print_to
 from kvdesk.backend.protocol.facts import ChatTurn
 from kvdesk.errors import KvdeskError, UsageError
 
@@ -59,10 +59,7 @@ class NotRendered:
 def prompt_main(connection: Connection, log_path: str, question: RenderPrompt) -> None:
     """Entry of the process: sends Rendered or NotRendered. What llama.cpp prints goes to ``log_path``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    file = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
+    print_to(log_path)
     try:
         connection.send(_render(question))
     except KvdeskError as error:

@@ -5,13 +5,13 @@ It may die of what its clients send (llama.cpp aborts); commands/worker.py sees 
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from kvdesk.backend.processes.output import print_to
 from kvdesk.backend.protocol.facts import Device
 from kvdesk.errors import KvdeskError
 
@@ -33,7 +33,7 @@ class Refused:
 def rpc_worker_main(connection: Connection, log_path: str, endpoint: str, n_threads: int) -> None:
     """Entry of the process: sends Lending, and Refused if serving ends. What llama.cpp prints goes to ``log_path``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in the terminal is the parent's to answer
-    _print_to(log_path)
+    print_to(log_path)
     threading.Thread(target=_leave_with_parent, args=(connection,), name="parent", daemon=True).start()
     try:
         from kvdesk.backend.llama import library, rpc_server
@@ -44,14 +44,6 @@ def rpc_worker_main(connection: Connection, log_path: str, endpoint: str, n_thre
         rpc_server.serve(endpoint, n_threads)
     except KvdeskError as error:
         connection.send(Refused(str(error)))
-
-
-def _print_to(log_path: str) -> None:
-    file = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-    faulthandler.enable(file=2)
 
 
 def _leave_with_parent(connection: Connection) -> None:

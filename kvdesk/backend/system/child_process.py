@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 from kvdesk.errors import EngineError
+
+KILL_S = 5.0
+"""Until a killed process is gone: the kernel frees its memory first."""
 
 
 class ChildProcess:
@@ -88,11 +92,12 @@ class ChildProcess:
             self._process.kill()
 
     def end(self, patience_s: float) -> None:
-        """Close the pipe, with which it should leave within ``patience_s``; kill it otherwise. Returns when it is gone."""
+        """Close the pipe, with which it should leave within ``patience_s``; kill it otherwise. Returns when it is gone, or
+        after KILL_S where the kernel holds it."""
         self.connection.close()
         if not self.wait(patience_s):
             self.kill()
-            self.wait(patience_s)
+            self.wait(KILL_S)
         self.release()
 
     def release(self) -> None:
@@ -100,6 +105,16 @@ class ChildProcess:
         _ = self.exit_code
         with contextlib.suppress(ValueError):  # the kernel may still be freeing the memory of a killed process
             self._process.close()
+
+
+def signal_name(exit_code: int | None) -> str | None:
+    """The signal that ended a process with this exit code; None where none did."""
+    if exit_code is None or exit_code >= 0:
+        return None
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:  # real-time signals have no name
+        return f"signal {-exit_code}"
 
 
 def _no_start(name: str, error: OSError) -> EngineError:

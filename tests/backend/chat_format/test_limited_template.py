@@ -68,8 +68,8 @@ def test_a_process_without_requests_ends_and_comes_back() -> None:
     with opened(PLAIN, idle_s=0.0) as template:
         assert template._process
         first = template._process.pid
-        template._process.join()
-        assert template._process.exitcode == 0
+        assert template._process.wait(30)
+        assert template._process.exit_code == 0
         template._arguments = (*template._arguments[:3], template_process.IDLE_S)
         assert template.render(TURNS).startswith("user: hello")
         assert template._process.pid != first
