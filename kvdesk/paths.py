@@ -41,7 +41,7 @@ def _private(folder: Path) -> Path:
 
 
 def config_dir() -> Path:
-    """Settings; made when absent."""
+    """The folder of settings; it is made if it is not there."""
     return _folder("config")
 
 

@@ -55,7 +55,7 @@ class ChatFormat:
 
     @classmethod
     def from_json(cls, text: str) -> ChatFormat:
-        """What ``to_json`` wrote."""
+        """Read a format back from ``to_json``'s text."""
         values: dict[str, Any] = json.loads(text)
         marks, thinking = values["marks"], values["thinking"]
         return cls(

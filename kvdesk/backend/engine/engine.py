@@ -95,7 +95,7 @@ class Engine:
 
     @property
     def state(self) -> EngineState:
-        """The state last told."""
+        """The engine's state, as of the last event that was passed on."""
         return self._state
 
     @property

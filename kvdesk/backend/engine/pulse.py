@@ -50,7 +50,7 @@ class Pulse:
         self.deadline_s = deadline if self.deadline_s is None else min(self.deadline_s, deadline)
 
     def answered(self) -> None:
-        """It lives."""
+        """Note that the process has answered a ping."""
         self.deadline_s, self.has_spoken = None, True
 
     def is_lost(self, now_s: float) -> bool:

@@ -24,11 +24,11 @@ class AbortFlag:
         self.user_data = self._flag.user_data if self._flag else ctypes.cast(self._buffer, ctypes.c_void_p)
 
     def set(self) -> None:
-        """Ask for an end."""
+        """Have llama.cpp give up the computation under way at its next check."""
         self._write(1)
 
     def clear(self) -> None:
-        """Take the request back."""
+        """Let the next computation run."""
         self._write(0)
 
     def is_set(self) -> bool:

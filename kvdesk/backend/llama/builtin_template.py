@@ -49,4 +49,4 @@ class BuiltinTemplate:
             room = n
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to free; here so that all templates are used alike."""

@@ -117,7 +117,7 @@ class Log:
             self._captures.remove(lines)
 
     def tail(self, n: int = 20) -> str:
-        """The last ``n`` lines."""
+        """The last ``n`` lines that llama.cpp logged."""
         return "\n".join(list(self._lines)[-n:])
 
 

@@ -111,7 +111,7 @@ class Model:
 
     @property
     def architecture(self) -> str:
-        """general.architecture."""
+        """The model's architecture as its file names it (``general.architecture``)."""
         return self.meta("general.architecture")
 
     def meta(self, key: str) -> str:

@@ -90,7 +90,7 @@ class Prompt:
         return self._model.text([token]) if token >= 0 else ""
 
     def close(self) -> None:
-        """End the template's process."""
+        """End the process that renders the template."""
         if self._template:
             self._template.close()
 

@@ -65,5 +65,5 @@ class Sampler:
         return token
 
     def close(self) -> None:
-        """Free the chain."""
+        """Free the chain of samplers."""
         lib.llama_sampler_free(self.chain)

@@ -51,7 +51,7 @@ class ComparisonRow:
 
     @property
     def error_bytes(self) -> int | None:
-        """Actual - predicted."""
+        """Bytes by which the measured size is larger than the predicted one."""
         if self.actual_bytes is None or self.predicted_bytes is None:
             return None
         return self.actual_bytes - self.predicted_bytes

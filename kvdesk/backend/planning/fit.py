@@ -50,7 +50,7 @@ class Fit:
     source: str = ""
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The badge as JSON values, keys as in docs/COMMAND_LINE.md."""
         return asdict(self)
 
 

@@ -49,7 +49,7 @@ class Option:
     max_n_ctx: int | None
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The value as JSON values, keys as in docs/COMMAND_LINE.md."""
         return {
             "change": self.change,
             "label": self.label,
@@ -81,7 +81,7 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        """All domains together."""
+        """Bytes of all domains together."""
         return sum(device.total_bytes for device in self.devices)
 
     @property

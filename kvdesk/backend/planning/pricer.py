@@ -252,7 +252,7 @@ class Pricer:
             return None
 
     def _price(self, settings: EngineSettings) -> dict[str, int]:
-        """Domain -> bytes."""
+        """What ``settings`` take in each domain, in bytes."""
         footprint = self.footprint(settings)
         plan = make_plan(footprint, (), self._calibration.overheads(self.model, footprint), self.margin_bytes)
         return {device.name: device.total_bytes for device in plan.devices}
@@ -271,7 +271,7 @@ class Pricer:
         return self._lines[key]
 
     def _limits(self, settings: EngineSettings, readings: Sequence[Reading]) -> dict[str, int | None]:
-        """Each domain's OOM line."""
+        """The OOM line of each domain, in bytes."""
         plan = self.plan(_with_n_ctx(settings, SHORTEST * settings.context.n_seq_max), readings, with_max=False)
         return {device.name: device.oom_line_bytes for device in plan.devices}
 

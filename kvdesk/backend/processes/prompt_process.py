@@ -51,7 +51,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class NotRendered:
-    """Why not."""
+    """The answer where no prompt could be made: the error says why."""
 
     error: KvdeskError
 

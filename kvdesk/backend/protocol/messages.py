@@ -163,7 +163,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class ContextMade:
-    """SetContext is done."""
+    """The answer to SetContext: the new context is in use."""
 
     context: ContextFacts
 
@@ -211,7 +211,7 @@ class TurnFinished:
 
 @dataclass(frozen=True)
 class KvChanged:
-    """Occupancy moved."""
+    """Occupied or allocated cells have changed."""
 
     kv: KvState
 
@@ -252,7 +252,7 @@ class GrowWanted:
 
 @dataclass(frozen=True)
 class Grown:
-    """A growth step happened."""
+    """The context has grown by a step; its contents are unchanged."""
 
     step: GrowStep
     context: ContextFacts
@@ -260,7 +260,7 @@ class Grown:
 
 @dataclass(frozen=True)
 class Unloaded:
-    """Unload is done."""
+    """The answer to Unload: the model's memory is free."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Session:
 
     @property
     def state(self) -> SessionState:
-        """The state now."""
+        """The newest state; any thread may read it."""
         return self._state
 
     @property
@@ -160,7 +160,7 @@ class Session:
     # --- a reply ----------------------------------------------------------------------------------------------------
 
     def generate(self, command: m.Generate) -> None:
-        """Have a conversation answered."""
+        """Have the engine answer a conversation."""
         with self._lock:
             self._take(ReplyBegun(Reply(command.request_id, command.overflow)))
             self.engine.send(command)

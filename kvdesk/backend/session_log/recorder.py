@@ -87,7 +87,7 @@ class Recorder:
 
     @property
     def path(self) -> Path:
-        """The file being written."""
+        """The SQLite file of this session."""
         return self._path
 
     @property

@@ -59,7 +59,7 @@ class ChildProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process is running."""
         with contextlib.suppress(ValueError):
             return self._process.is_alive()
         return False

@@ -33,7 +33,7 @@ class GraphicsCard:
 
 
 def graphics_cards(root: Path = Path("/")) -> tuple[GraphicsCard, ...]:
-    """All cards now."""
+    """The graphics cards that the kernel knows now."""
     try:
         folders = sorted(p for p in (root / "sys/class/drm").iterdir() if _CARD.match(p.name))
     except OSError:

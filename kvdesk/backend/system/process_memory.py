@@ -81,7 +81,7 @@ def process_memory(pid: int, root: Path = Path("/"), *, exact: bool = False) -> 
 
 
 def descendants(pid: int, root: Path = Path("/")) -> tuple[int, ...]:
-    """Children of all generations."""
+    """The process ids of a process's children, and of theirs, and so on."""
     if sys.platform != "linux":
         return _foreign_descendants(pid)
     found: list[int] = []

@@ -110,7 +110,7 @@ class Sample:
 
     @property
     def domains(self) -> tuple[DomainReading, ...]:
-        """The machine's domains."""
+        """The readings of all domains (RAM first, then devices)."""
         return self.machine.domains
 
     def domain(self, name: str) -> DomainReading | None:

@@ -42,7 +42,7 @@ class ChatHead(QWidget):
         self._button.setChecked(True)
 
     def close_settings(self) -> None:
-        """Put them away."""
+        """Hide the settings again."""
         self._button.setChecked(False)
 
     def _on_toggled(self, shown: bool) -> None:

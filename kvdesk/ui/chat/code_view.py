@@ -60,7 +60,7 @@ class CodeView(QFrame):
 
     @property
     def text(self) -> str:
-        """The code."""
+        """The block's code, as it is copied."""
         return self._text
 
     @property
@@ -70,7 +70,7 @@ class CodeView(QFrame):
 
     @property
     def highlighter(self) -> Highlighter:
-        """What colours the code."""
+        """The QSyntaxHighlighter of this block."""
         return self._highlighter
 
     def show_segment(self, segment: Segment) -> None:

@@ -183,7 +183,7 @@ class Composer(QWidget):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Sort the files."""
+        """Open a dropped model; quote dropped text files."""
         event.acceptProposedAction()
         self._on_files_dropped(local_paths(event.mimeData()))
 

@@ -40,11 +40,11 @@ class ComposerField(QPlainTextEdit):
         self._on_text_resized()
 
     def minimumSizeHint(self) -> QSize:
-        """Any width."""
+        """Let the layout make the field as narrow as it needs to."""
         return QSize(120, 0)
 
     def canInsertFromMimeData(self, source: QMimeData) -> bool:
-        """Text and files."""
+        """Accept text and files from clipboard and drag."""
         return source.hasUrls() or super().canInsertFromMimeData(source)
 
     def insertFromMimeData(self, source: QMimeData) -> None:

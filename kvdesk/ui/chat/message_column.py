@@ -112,7 +112,7 @@ class MessageColumn(QScrollArea):
 
     @property
     def content_height(self) -> int:
-        """Pixels of all rows."""
+        """Height of all rows together, in pixels."""
         return self._content.height()
 
     def follow(self) -> None:

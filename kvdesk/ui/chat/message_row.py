@@ -99,7 +99,7 @@ class MessageState:
         return self._segments
 
     def replace(self, row: MessageRow) -> None:
-        """Become ``row``."""
+        """Show ``row`` in place of what was shown."""
         self.row = row
         self._segments = None
 
@@ -130,7 +130,7 @@ class MessageState:
         return min(changed, default=0)
 
     def end(self, stats: TurnStats | None = None, failure: str = "") -> None:
-        """No more text comes."""
+        """Mark the reply as ended."""
         self.row = dataclasses.replace(
             self.row, text=self.text, thought=self.thought, stats=stats, is_complete=not failure
         )

@@ -44,5 +44,5 @@ class ReplyProgress(QWidget):
         )
 
     def height_for(self, _width: int) -> int:
-        """Always the same."""
+        """One line's height in pixels, at any width."""
         return PROGRESS_HEIGHT

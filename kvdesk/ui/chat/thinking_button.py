@@ -31,7 +31,7 @@ class ThinkingButton(QPushButton):
         self.set_theme(self._theme)
 
     def height_for(self, _width: int) -> int:
-        """Always the same."""
+        """One line's height in pixels, at any width."""
         return THINKING_HEIGHT
 
     def set_theme(self, theme: Theme) -> None:

@@ -100,7 +100,7 @@ class ChatController(QObject):
     # --- which conversation -------------------------------------------------------------------------------------
 
     def new(self) -> None:
-        """An empty conversation."""
+        """Open an empty conversation."""
         self._leave()
         self._opened.show_new()
 

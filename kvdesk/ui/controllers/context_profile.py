@@ -280,7 +280,7 @@ class _Run:
 
     @property
     def path(self) -> Path:
-        """The model."""
+        """The path of the model that is measured."""
         return self._request.path
 
     @property
@@ -289,11 +289,11 @@ class _Run:
         return self._cancelled.is_set()
 
     def begin(self) -> None:
-        """Measure, from now on."""
+        """Start the thread that measures."""
         self._thread.start()
 
     def cancel(self) -> None:
-        """End soon."""
+        """Stop after the context that is being measured."""
         self._cancelled.set()
         if self._profiler:
             self._profiler.cancel()

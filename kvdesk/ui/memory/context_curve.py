@@ -80,7 +80,7 @@ class ContextCurve(QWidget):
             self._plot.show_tokens_in_use(n_tokens)
 
     def clear(self) -> None:
-        """No model is chosen."""
+        """Show no curve: no model is chosen."""
         self.show_curves((), "", "")
 
     def build_now(self) -> None:

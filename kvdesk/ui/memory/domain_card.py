@@ -103,7 +103,7 @@ class DomainCard(QFrame):
         self.show_hidden(self._hidden)
 
     def show_hidden(self, hidden: frozenset[str]) -> None:
-        """Draw without these parts."""
+        """Draw the domain without these parts."""
         self._hidden = hidden
         self._legend.show_hidden(hidden)
         if self._plot is not None:

@@ -28,7 +28,7 @@ ATTENTION_WORDS = {
 
 
 class ExplainView(QWidget):
-    """One card per question."""
+    """The page that explains the plan, with one card per question."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -103,7 +103,7 @@ class ExplainView(QWidget):
         self._capacity_card.setVisible(bool(rows))
 
     def clear(self) -> None:
-        """No model is chosen."""
+        """Show no explanation: no model is chosen."""
         self._facts = None
         self._sentences.setText(self.tr("Choose a model to see where its figures come from."))
         self._sizes_card.hide()
@@ -117,7 +117,7 @@ class ExplainView(QWidget):
 
     @property
     def sentences(self) -> str:
-        """The reasons as written."""
+        """The text of all reasons shown."""
         return self._sentences.text()
 
     def size_texts(self) -> list[list[str]]:

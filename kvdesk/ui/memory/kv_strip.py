@@ -40,12 +40,12 @@ class KvStrip(QFrame):
 
     @property
     def words(self) -> str:
-        """The line as written."""
+        """The text of the line under the bar."""
         return self._line.text()
 
     @property
     def bar(self) -> SegmentBar:
-        """The bar."""
+        """The widget that draws occupied and allocated cells."""
         return self._bar
 
     def set_theme(self, theme: Theme) -> None:

@@ -105,7 +105,7 @@ class MemoryDock(QWidget):
         self._chart.show_buffers(buffers)
 
     def show_kv(self, kv: KvState | None) -> None:
-        """Occupancy moved."""
+        """Show how many cells are occupied and allocated now."""
         self._kv = kv
         self._strip.show_kv(kv, self._n_ctx_limit, self._full_kv_bytes)
         self._show_replies_left()
@@ -164,12 +164,12 @@ class MemoryDock(QWidget):
 
     @property
     def explain_view(self) -> ExplainView:
-        """The "Why" tab."""
+        """The page that explains the plan."""
         return self._explain
 
     @property
     def live_chart(self) -> LiveChart:
-        """The "Live" tab's charts."""
+        """The chart of memory over time."""
         return self._chart
 
     # --- looks -------------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class PlanTable(QWidget):
 
     @property
     def verdict(self) -> str:
-        """The sentence on top."""
+        """The text of the verdict above the table."""
         return self._verdict.text()
 
     @property

@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows under a heading."""
+    """A heading and the rows under it."""
 
     words: str
     rows: list[Row]

@@ -59,7 +59,7 @@ class SegmentBar(QWidget):
         self.update()
 
     def sizeHint(self) -> QSize:
-        """Any width."""
+        """Take any width, and the height of one bar."""
         return QSize(120, self._height_px + 4)
 
     def event(self, event: QEvent) -> bool:

@@ -65,7 +65,7 @@ class SessionPlots(QWidget):
             self._on_moment_hovered(domain.name, None)
 
     def clear(self) -> None:
-        """Show nothing."""
+        """Show no session."""
         for widgets in (self._plots, self._legends, self._headings):
             for widget in widgets.values():
                 self._column.removeWidget(widget)
@@ -74,7 +74,7 @@ class SessionPlots(QWidget):
             widgets.clear()
 
     def show_all(self) -> None:
-        """From beginning to end."""
+        """Show the session from beginning to end."""
         for plot in self._plots.values():
             plot.show_all()
 

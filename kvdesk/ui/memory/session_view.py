@@ -79,13 +79,13 @@ class SessionView(QWidget):
             self._events.addItem(item)
 
     def clear(self) -> None:
-        """Show nothing."""
+        """Show no session."""
         self._plots.clear()
         self._events.clear()
         self._note.hide()
 
     def show_all(self) -> None:
-        """From beginning to end."""
+        """Show the session from beginning to end."""
         self._plots.show_all()
 
     def show_range(self, start_s: float, end_s: float) -> None:
@@ -108,7 +108,7 @@ class SessionView(QWidget):
 
     @property
     def event_texts(self) -> list[str]:
-        """The events as listed."""
+        """The text of all listed events."""
         return [self._events.item(row).text() for row in range(self._events.count())]
 
     # --- inside ------------------------------------------------------------------------------------------------------

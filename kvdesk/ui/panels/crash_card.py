@@ -22,7 +22,7 @@ CHART_HEIGHT_PX = 110
 
 
 class CrashCard(QFrame):
-    """Hidden until ``show_crash``."""
+    """What is shown after the engine died; hidden until ``show_crash``."""
 
     reload_requested = Signal()
     """Load again with the same settings."""
@@ -123,7 +123,7 @@ class CrashCard(QFrame):
 
     @property
     def sentence(self) -> str:
-        """What happened, as written."""
+        """The text that says what happened."""
         return self._sentence.text()
 
     def dismiss(self) -> None:

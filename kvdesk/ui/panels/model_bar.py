@@ -144,12 +144,12 @@ class ModelBar(QFrame):
         self._refresh_face()
 
     def show_kv(self, kv: KvState) -> None:
-        """Occupancy moved."""
+        """Show how many cells are occupied and allocated now."""
         self._kv = kv
         self._refresh_face()
 
     def show_sample(self, sample: Sample) -> None:
-        """Memory of every domain."""
+        """Show what every domain has free and in use."""
         self._sample = sample
         self._refresh_face()
 

@@ -127,7 +127,7 @@ class OptionsCard(QFrame):
 
     @property
     def buttons(self) -> dict[str, QPushButton]:
-        """The buttons by key."""
+        """The choices' buttons by the key of the choice."""
         return self._buttons
 
     def row_texts(self) -> list[str]:

@@ -82,7 +82,7 @@ class ApplyBar(QFrame):
 
     @property
     def price(self) -> str:
-        """The price as written."""
+        """The text of the price shown."""
         return self._price.text()
 
     @property

@@ -89,7 +89,7 @@ class NumberBox(QDoubleSpinBox):
 
 
 class TickBox(QCheckBox):
-    """Yes or no."""
+    """A setting that is on or off."""
 
     value_changed = Signal()
 

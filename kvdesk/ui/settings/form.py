@@ -122,7 +122,7 @@ class FieldForm(QWidget):
         return self._rows[field].slider
 
     def message(self, field: str) -> str:
-        """What stands under ``field``."""
+        """The text shown under ``field``."""
         return self._rows[field].message.text()
 
     def _choice_box(self, field: str) -> ChoiceBox:

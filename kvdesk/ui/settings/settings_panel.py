@@ -218,12 +218,12 @@ class SettingsPanel(QWidget):
 
     @property
     def bar(self) -> ApplyBar:
-        """The price bar."""
+        """The bar with the price and Apply."""
         return self._bar
 
     @property
     def price(self) -> str:
-        """The price as written."""
+        """The text of the price shown."""
         return self._bar.price
 
     # --- building ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ class Collector(QObject):
         self._timer.start(LOOK_MS)
 
     def close(self) -> None:
-        """As it was."""
+        """Give garbage collection back to Python."""
         self._timer.stop()
         gc.enable()
 

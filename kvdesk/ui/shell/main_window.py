@@ -184,7 +184,7 @@ class MainWindow(QMainWindow):
     # --- what it is told ---------------------------------------------------------------------------------------------
 
     def show_settings(self) -> None:
-        """Bring the settings forward."""
+        """Show the settings and give them the keyboard."""
         self.menus.side_action.setChecked(True)
         self.settings_panel.focus_first()
 
@@ -217,12 +217,12 @@ class MainWindow(QMainWindow):
             self._columns.setSizes([int(size) for size in sizes])
 
     def window_state(self, conversation_id: str) -> WindowState:
-        """Where it stands now."""
+        """Size, place and open pages, for the next start."""
         layout = ",".join(str(n) for n in self._columns.sizes())
         return WindowState(bytes(self.saveGeometry().toBase64().data()).decode(), layout, conversation_id)
 
     def really_close(self) -> None:
-        """Close without asking again."""
+        """Close the window without asking the app first."""
         self._may_close = True
         self.close()
 
@@ -290,7 +290,7 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(0, self.painted.emit)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Models are welcome anywhere."""
+        """Accept a model's file anywhere in the window."""
         if any(url.toLocalFile().lower().endswith(".gguf") for url in event.mimeData().urls()):
             event.acceptProposedAction()
 

@@ -63,7 +63,7 @@ class StatusLine(QWidget):
         return QSize(width, self.fontMetrics().height() + 4)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """What fits changes."""
+        """Show as many facts as the new width has room for."""
         super().resizeEvent(event)
         self.update()
 

@@ -23,7 +23,7 @@ BAR_STEPS = 1000
 
 
 class DownloadRow(QWidget):
-    """One download."""
+    """The row of one download: name, progress, buttons."""
 
     def __init__(self, state: DownloadState, owner: DownloadRows) -> None:
         super().__init__(owner)
@@ -54,7 +54,7 @@ class DownloadRow(QWidget):
         self.show_state(state)
 
     def show_state(self, state: DownloadState) -> None:
-        """Where it stands."""
+        """Show how far the download is."""
         self.state = state
         self.bar.setValue(BAR_STEPS * state.done_bytes // max(1, state.size_bytes))
         self.bar.setVisible(state.stage != DONE)

@@ -44,6 +44,6 @@ class LibraryWindow(QDialog):
         self.pages.setCurrentWidget(self.first)
 
     def set_theme(self, theme: Theme) -> None:
-        """Hand the theme on."""
+        """Give every page the theme's colours."""
         self.local.table.set_theme(theme)
         self.hub.set_theme(theme)

@@ -80,7 +80,7 @@ class LocalModelsPage(QWidget):
             self.choose(chosen)
 
     def show_count(self, count: int) -> None:
-        """All are listed."""
+        """Show how many models were found; the scan has ended."""
         self.words.setText(
             self.tr("{0} models on this computer. Those of other programs are read where they are.").format(count)
             if count

@@ -94,7 +94,7 @@ class ModelTable(QAbstractTableModel):
         return None if number is None else self._rows[number].fit
 
     def rowCount(self, parent: Index = _NO_PARENT) -> int:
-        """How many models."""
+        """How many models are listed."""
         return 0 if parent.isValid() else len(self._rows)
 
     def columnCount(self, parent: Index = _NO_PARENT) -> int:
@@ -193,7 +193,7 @@ class ModelFilter(QSortFilterProxyModel):
 
 
 def fit_color(theme: Theme, fit: Fit) -> str:
-    """Of a badge's words."""
+    """The colour in which a fits badge is written."""
     return {FITS: theme.green, FITS_UP_TO: theme.amber, RUNS_SLOWLY: theme.amber, DOES_NOT_FIT: theme.red}.get(
         fit.kind, theme.text_muted
     )

@@ -163,7 +163,7 @@ class SessionLogWindow(QDialog):
 
     @property
     def view(self) -> SessionView:
-        """The drawing."""
+        """The view of the chosen session."""
         return self._view
 
     @property

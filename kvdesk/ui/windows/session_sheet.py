@@ -92,7 +92,7 @@ class SessionSheet(QWidget):
         return bytes(target.data().data())
 
     def as_svg(self) -> bytes:
-        """The page as vectors."""
+        """The sheet as the text of an SVG file."""
         target = QBuffer()
         device = QSvgGenerator()
         device.setOutputDevice(target)

@@ -22,7 +22,7 @@ class Checkpoint:
 
     @property
     def n_bytes(self) -> int:
-        """What remembering it takes."""
+        """Bytes of RAM that this checkpoint takes."""
         return len(self.state or b"") + len(self.logits or b"")
 
 
@@ -57,7 +57,7 @@ class Checkpoints:
         self._kept = [one for one in self._kept if one.n_tokens <= n_tokens]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all checkpoints and free their bytes."""
         self._kept.clear()
 
     def copy(self) -> Checkpoints:

@@ -73,7 +73,7 @@ class ConversationCells:
     # --- facts -------------------------------------------------------------------------------------------------
 
     def kv(self) -> KvState:
-        """Occupied and allocated now."""
+        """How many cells are occupied and allocated now, and their bytes."""
         return self.context.kv()
 
     def facts(self, how: str = "new", elapsed_ms: float = 0.0) -> ContextFacts:
@@ -133,7 +133,7 @@ class ConversationCells:
         self.checkpoints.drop_after(n)
 
     def forget(self) -> None:
-        """Empty the cells."""
+        """Empty all cells; the context stays."""
         self.context.clear()
         self.tokens.clear()
         self.checkpoints.clear()
@@ -388,7 +388,7 @@ class ConversationCells:
         return "reread"
 
     def close(self) -> None:
-        """Free the context."""
+        """Free the context and its cells."""
         self.context.close()
 
 

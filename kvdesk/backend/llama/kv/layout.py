@@ -90,12 +90,12 @@ class StateBlock:
 
     @property
     def cells(self) -> int:
-        """Cells saved."""
+        """How many cells the state holds."""
         return len(self.positions)
 
     @property
     def layers(self) -> int:
-        """Layers of this cache."""
+        """How many layers this cache holds keys and values of."""
         return len(self.keys)
 
     @property

@@ -185,7 +185,7 @@ class PlannedModel:
         return most
 
     def close(self) -> None:
-        """Free the metadata."""
+        """Free what was read of the model."""
         lib.llama_model_free(self.ptr)
 
     def _plan(self, settings: ContextSettings) -> tuple[tuple[memory_breakdown.Share, ...] | None, list[str], int, int]:

@@ -27,7 +27,7 @@ class Finding:
 
 
 def fine(subject: str, text: str) -> Finding:
-    """All is well."""
+    """A finding that needs nothing done."""
     return Finding(subject, Verdict.FINE, text)
 
 
@@ -37,5 +37,5 @@ def note(subject: str, text: str, advice: str) -> Finding:
 
 
 def problem(subject: str, text: str, advice: str) -> Finding:
-    """It does not work."""
+    """A finding about what does not work, with what to do about it."""
     return Finding(subject, Verdict.PROBLEM, text, advice)

@@ -46,7 +46,7 @@ class ChartHistory:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The series, in order."""
+        """The names of the series, in the order of the columns."""
         return tuple(self._names)
 
     @property
@@ -83,7 +83,7 @@ class ChartHistory:
         self._count = total
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Drop all rows."""
         self._count = 0
 
     def at(self, time_s: float) -> tuple[float, dict[str, float | None]] | None:

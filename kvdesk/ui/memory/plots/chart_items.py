@@ -90,7 +90,7 @@ class EventMarks(pg.GraphicsObject):
         self._height = 1.0
 
     def set_colors(self, colors: dict[str, str]) -> None:
-        """Colour by tone."""
+        """Give each bar the colour of its tone."""
         self._pens = {tone: cosmetic_pen(color, Qt.PenStyle.DashLine) for tone, color in colors.items()}
         self.update()
 
@@ -190,12 +190,12 @@ def _line(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> QPolygonF:
 
 
 def greatest(values: np.ndarray) -> float | None:
-    """The largest known value."""
+    """The largest value that is not NaN; None without one."""
     known = values[~np.isnan(values)]
     return float(known.max()) if len(known) else None
 
 
 def last_known(values: np.ndarray) -> float | None:
-    """The newest known value."""
+    """The newest value that is not NaN; None without one."""
     known = np.flatnonzero(~np.isnan(values))
     return float(values[known[-1]]) if len(known) else None

@@ -130,7 +130,7 @@ class CurvePlot(PlotWidget):
         self._move_to(self._n_ctx + step)
 
     def keyReleaseEvent(self, event: QKeyEvent) -> None:
-        """Releasing the key chooses."""
+        """Choose the length under the cursor when the arrow key is released."""
         super().keyReleaseEvent(event)
         if self._key_moved and not event.isAutoRepeat():
             self.n_ctx_chosen.emit(self._n_ctx)

@@ -154,7 +154,7 @@ class DomainPlot(PlotWidget):
         self._redraw_soon()
 
     def show_all(self) -> None:
-        """The whole session."""
+        """Show the session from its beginning to now."""
         times = self._history.times
         if len(times):
             self.show_range(float(times[0]), max(float(times[-1]), float(times[0]) + SHORTEST_S))
@@ -188,7 +188,7 @@ class DomainPlot(PlotWidget):
         self._redraw_soon()
 
     def set_compact(self, compact: bool) -> None:
-        """Without axes."""
+        """Hide the axes, for a plot that is only a few lines high."""
         for name in ("left", "bottom"):
             self.showAxis(name, not compact)
         self._redraw_soon()

@@ -37,7 +37,7 @@ class PlotImport(QObject):
         self._prepared.connect(self._begin)
 
     def start(self) -> None:
-        """Begin; harmless when begun."""
+        """Begin to import; does nothing if it has begun."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._prepare, name="plot import", daemon=True)
             self._thread.start()

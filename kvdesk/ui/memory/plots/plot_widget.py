@@ -41,12 +41,12 @@ class PlotWidget(pg.PlotWidget):
             event.ignore()
 
     def focusInEvent(self, event: QFocusEvent) -> None:
-        """Show the frame."""
+        """Draw a frame while the plot has the keyboard."""
         super().focusInEvent(event)
         self.viewport().update()
 
     def focusOutEvent(self, event: QFocusEvent) -> None:
-        """Take it away."""
+        """Remove the frame."""
         super().focusOutEvent(event)
         self.viewport().update()
 

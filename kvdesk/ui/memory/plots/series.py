@@ -33,7 +33,7 @@ def row_of(
 
 
 def known_runs(values: np.ndarray) -> list[slice]:
-    """The stretches without NaN."""
+    """The index ranges in which no value is NaN."""
     unknown = np.isnan(values)
     if not unknown.any():
         return [slice(None)]
