@@ -119,6 +119,8 @@ PURE = (
     r"|system\.diagnosis\.(acceleration|finding)|engine\.(crash_report|engine_event)|session\.(state|session_event|reduce)|conversations\.(conversation|file_format)"
     r"|planning\.(cost_curve|described_machine|estimate|explain|headroom_watch|options|plan|plan_event|device_plan|verdict))"
 )
+LONGEST_FILE = 400
+"""Lines."""
 SQL = r"kvdesk\.backend\.(conversations\.(schema|search|store)|session_log\.(reader|recorder))"
 
 
@@ -500,3 +502,10 @@ def test_every_controller_has_tests_of_its_own() -> None:
     modules = {path.stem for path in (ROOT / PACKAGE / "ui" / "controllers").glob("*.py")} - {"__init__"}
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "ui" / "controllers").glob("test_*.py")}
     assert modules == tested
+
+
+def test_no_file_is_too_long_to_be_read_in_one_go() -> None:
+    files = [path for folder in (PACKAGE, "tools", "packaging") for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in files}
+    assert len(lengths) > 200
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}

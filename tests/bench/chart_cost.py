@@ -20,7 +20,8 @@ import psutil
 from PySide6.QtWidgets import QApplication
 
 from kvdesk.ui.memory.live_chart import LiveChart
-from kvdesk.ui.widgets.theme import LIGHT, style_sheet
+from kvdesk.ui.widgets.style_sheet import style_sheet
+from kvdesk.ui.widgets.theme import LIGHT
 from tests.fakes import memory_pictures as pictures
 
 HOURS_12 = 86_400

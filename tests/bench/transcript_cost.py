@@ -26,7 +26,8 @@ from PySide6.QtWidgets import QApplication
 from kvdesk.backend.protocol.facts import StopReason, TurnStats
 from kvdesk.ui.chat.message_row import MessageRow
 from kvdesk.ui.chat.transcript import Transcript
-from kvdesk.ui.widgets.theme import LIGHT, body_font, palette, style_sheet
+from kvdesk.ui.widgets.style_sheet import style_sheet
+from kvdesk.ui.widgets.theme import LIGHT, body_font, palette
 
 STATS = TurnStats(StopReason.EOS, 100, 0, 100, 300.0, 200.0, 60.0)
 SENTENCE = "the model keeps a cache of keys and values for each token so that attention need not compute them again"

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
     QSizePolicy,
-    QSpinBox,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -26,25 +25,22 @@ from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.protocol.facts import Device
 from kvdesk.backend.settings import (
     ALLOCATIONS,
-    AUTOMATIC_MARGIN,
     CACHE_TYPES,
     FLASH_ATTN,
-    MARGIN_HELP,
     ContextSettings,
     EngineSettings,
     ModelSettings,
     context_problems,
 )
-from kvdesk.sizes import MIB
 from kvdesk.ui.settings.apply_bar import ApplyBar
 from kvdesk.ui.settings.context_length import ContextLength
 from kvdesk.ui.settings.form import FieldForm
+from kvdesk.ui.settings.margin_field import MarginField
 from kvdesk.ui.settings.settings_effect import effect_words
 from kvdesk.ui.widgets.icons import icon
 from kvdesk.ui.widgets.numbers import format_bytes_delta
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
-from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
 CACHE_FIELDS = ("type_k", "type_v", "flash_attn")
 ALLOCATION_FIELDS = ("allocation",)
@@ -107,6 +103,8 @@ class SettingsPanel(QWidget):
         self._bar.apply_clicked.connect(lambda: self.apply_requested.emit(self._edited))
         self._bar.reset_clicked.connect(lambda: self.edit(self._applied))
         self._bar.fit_clicked.connect(lambda: self.fit_requested.emit(self._edited))
+        self._margin = MarginField(LABEL_WIDTH_PX)
+        self._margin.chosen.connect(self.margin_chosen)
         self._name_choices()
         self.drawer = self._build_drawer()
         """The settings that are rarely turned; the window places it."""
@@ -173,8 +171,7 @@ class SettingsPanel(QWidget):
 
     def show_margin(self, margin_bytes: int) -> None:
         """What is kept free below the ceiling."""
-        with QSignalBlocker(self._margin):
-            self._margin.setValue(margin_bytes // MIB)
+        self._margin.set_value(margin_bytes)
 
     def edit(self, settings: EngineSettings) -> None:
         """Change what is being edited, as if the user had."""
@@ -273,7 +270,7 @@ class SettingsPanel(QWidget):
             (self.tr("KV cache"), self._forms[START_FIELDS], self._forms[PLACE_FIELDS]),
             (self.tr("Devices and weights"), self._forms[MODEL_FIELDS]),
             (self.tr("Computing"), self._forms[COMPUTE_FIELDS]),
-            (self.tr("Safety margin"), self._build_margin()),
+            (self.tr("Safety margin"), self._margin),
         )
         for title, *widgets in sections:
             heading = QLabel(title)
@@ -286,22 +283,6 @@ class SettingsPanel(QWidget):
             cast("QGridLayout", self._forms[fields].layout()).setColumnMinimumWidth(0, LABEL_WIDTH_PX)
         column.addStretch(1)
         return ScrollColumn(page, self.tr("More settings"))
-
-    def _build_margin(self) -> QWidget:
-        self._margin = QSpinBox()
-        leave_wheel_to_the_page(self._margin)
-        self._margin.setRange(AUTOMATIC_MARGIN // MIB, 1 << 20)
-        self._margin.setSingleStep(128)
-        self._margin.setSpecialValueText(self.tr("automatic"))
-        self._margin.setValue(AUTOMATIC_MARGIN // MIB)
-        self._margin.setSuffix(" MiB")
-        self._margin.setGroupSeparatorShown(True)
-        self._margin.setKeyboardTracking(False)
-        self._margin.lineEdit().setTextMargins(6, 0, 0, 0)  # a style sheet's padding does not reach the text
-        self._margin.setAccessibleName(self.tr("Kept free"))
-        self._margin.valueChanged.connect(lambda mebibytes: self.margin_chosen.emit(mebibytes * MIB))
-        tip = MARGIN_HELP
-        return _labelled(self.tr("Kept free"), self._margin, tip)
 
     def _name_choices(self) -> None:
         for choice, text in (("auto", self.tr("Auto")), ("on", self.tr("On")), ("off", self.tr("Off"))):
@@ -395,18 +376,3 @@ class SettingsPanel(QWidget):
         else:
             note = self.tr("{0} of {1} layers, counted from the output").format(n, layers)
         form.set_note("n_gpu_layers", note)
-
-
-def _labelled(text: str, editor: QWidget, tip: str) -> QWidget:
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setSpacing(12)
-    label = QLabel(text)
-    label.setMinimumWidth(LABEL_WIDTH_PX)
-    label.setBuddy(editor)
-    for widget in (label, editor):
-        widget.setToolTip(tip)
-    layout.addWidget(label)
-    layout.addWidget(editor, 1)
-    return row

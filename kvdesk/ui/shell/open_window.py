@@ -16,7 +16,8 @@ from kvdesk import __version__, paths
 from kvdesk.backend import preferences
 from kvdesk.backend.preferences import Preferences, WindowState
 from kvdesk.ui.shell.main_window import MainWindow
-from kvdesk.ui.widgets.theme import Theme, body_font, palette, style_sheet, theme_named
+from kvdesk.ui.widgets.style_sheet import style_sheet
+from kvdesk.ui.widgets.theme import Theme, body_font, palette, theme_named
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from kvdesk.errors import StoreError
 from kvdesk.ui.memory.plots.session_series import marks_of
 from kvdesk.ui.memory.session_plots import SessionPlots
 from kvdesk.ui.widgets.numbers import format_bytes, format_clock, format_ms
-from kvdesk.ui.widgets.theme import LIGHT, Theme, palette, set_role, style_sheet
+from kvdesk.ui.widgets.style_sheet import style_sheet
+from kvdesk.ui.widgets.theme import LIGHT, Theme, palette, set_role
 
 if TYPE_CHECKING:
     from kvdesk.backend.session_log.reader import Session

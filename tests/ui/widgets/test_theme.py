@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QApplication, QLabel, QPushButton
 from kvdesk.paths import resource_dir
 from kvdesk.ui.chat.highlighter import code_colors
 from kvdesk.ui.widgets.icons import app_icon, icon
+from kvdesk.ui.widgets.style_sheet import style_sheet
 from kvdesk.ui.widgets.theme import (
     DARK,
     LIGHT,
@@ -24,7 +25,6 @@ from kvdesk.ui.widgets.theme import (
     mono_font,
     palette,
     set_role,
-    style_sheet,
     theme_named,
 )
 

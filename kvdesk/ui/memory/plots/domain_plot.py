@@ -327,9 +327,9 @@ class DomainPlot(PlotWidget):
     def _event_near(self, x_s: float) -> ChartEvent | None:
         start, end = self.visible_range
         reach_s = (end - start) / max(1.0, self.getViewBox().width()) * 6
-        near = [(abs(e.time_s - self._clock_axis.epoch_s - x_s), i) for i, e in enumerate(self._events)]
-        closest = min(near, default=None)
-        return self._events[closest[1]] if closest is not None and closest[0] <= reach_s else None
+        at_s = self._clock_axis.epoch_s + x_s
+        closest = min(self._events, key=lambda event: abs(event.time_s - at_s), default=None)
+        return closest if closest and abs(closest.time_s - at_s) <= reach_s else None
 
     def _redraw_soon(self, *_: object) -> None:
         if self.isVisible():
@@ -350,8 +350,7 @@ class DomainPlot(PlotWidget):
         self._rests_until = began + DRAW_SHARE * (time.monotonic() - began)
 
     def _draw(self) -> None:
-        newest = self._newest()
-        if newest is None:
+        if (newest := self._newest()) is None:
             return
         if self._following:
             end = self._paused_at if self._paused_at is not None else newest
