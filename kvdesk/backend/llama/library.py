@@ -29,6 +29,9 @@ ggml: Any = lib._lib
 """ctypes handle that also finds ggml's symbols (dlsym looks into llama's dependencies)."""
 
 _libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
+_M_MMAP_THRESHOLD = -3
+"""malloc.h of glibc."""
+LARGE_BLOCK_BYTES = 1024 * 1024
 
 FLASH_ATTN_TYPES: dict[str, int] = {"auto": -1, "off": 0, "on": 1}
 """Flash attention setting -> enum llama_flash_attn_type (llama.h)."""
@@ -130,6 +133,7 @@ def start() -> Log:
     global _log, _loading_told
     if _log is None:
         _log = Log()
+        keep_large_blocks_apart()
         with _log.captured() as _loading_told:
             backend_files.load(ggml)
         lib.llama_backend_init()
@@ -140,6 +144,16 @@ def backends() -> tuple[Backend, ...]:
     """ggml's backends: those in use, and those that are in our folder and are not."""
     registered = [_reg_name(_reg_get(index)).decode("utf-8", "replace") for index in range(_reg_count())]
     return backend_files.found(registered, backend_files.folder_of(ggml), _loading_told)
+
+
+def keep_large_blocks_apart() -> None:
+    """Have the C library map every block of more than LARGE_BLOCK_BYTES by itself, so that freeing it gives it back.
+
+    glibc raises that size by itself to the largest block that was freed (32 MiB at most); from then on caches, compute
+    buffers and checkpoints lie in its heap, which can only shrink from its end (84 MiB more after 100 contexts).
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def give_back_free_memory() -> None:

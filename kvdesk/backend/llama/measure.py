@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from kvdesk.backend.llama import library
-from kvdesk.backend.llama.kv.conversation_cells import Cancelled, ConversationCells
+from kvdesk.backend.llama.kv.conversation_cells import ConversationCells
+from kvdesk.backend.llama.kv.growth_question import Cancelled
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.messages import Event, GrowAnswer, Measure, Measured, PromptProgress

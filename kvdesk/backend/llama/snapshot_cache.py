@@ -11,7 +11,8 @@ from pathlib import Path
 from kvdesk.backend.conversations.snapshots import SnapshotKey, SnapshotStore, model_identity
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.kv.checkpoints import common_prefix
-from kvdesk.backend.llama.kv.conversation_cells import ContextFull, ConversationCells, GrowQuestion
+from kvdesk.backend.llama.kv.conversation_cells import ConversationCells
+from kvdesk.backend.llama.kv.growth_question import ContextFull, GrowQuestion
 from kvdesk.backend.llama.kv.transfer import restore_sequence, save_sequence
 from kvdesk.backend.protocol.messages import SnapshotPlace
 from kvdesk.errors import EngineError

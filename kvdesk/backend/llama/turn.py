@@ -9,12 +9,8 @@ from kvdesk.backend.chat_format.reply_reader import ReplyReader
 from kvdesk.backend.chat_format.thinking import NO_MARKS, ThinkingSplitter
 from kvdesk.backend.llama.fitting import FORGETTING, MIDDLE, fit
 from kvdesk.backend.llama.kv.checkpoints import common_prefix
-from kvdesk.backend.llama.kv.conversation_cells import (
-    Cancelled,
-    ContextFull,
-    ConversationCells,
-    GrowQuestion,
-)
+from kvdesk.backend.llama.kv.conversation_cells import ConversationCells
+from kvdesk.backend.llama.kv.growth_question import Cancelled, ContextFull, GrowQuestion
 from kvdesk.backend.llama.prompt import Prompt
 from kvdesk.backend.llama.sampler import Sampler
 from kvdesk.backend.llama.snapshot_cache import SnapshotCache

@@ -274,7 +274,7 @@ class EngineProcess:
         return self._session, self._prompt
 
     def _set_context(self, settings: ContextSettings) -> None:
-        from kvdesk.backend.llama.kv.conversation_cells import Cancelled
+        from kvdesk.backend.llama.kv.growth_question import Cancelled
 
         session, _ = self._ready()
         started = time.monotonic()

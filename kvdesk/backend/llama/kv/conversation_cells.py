@@ -13,26 +13,14 @@ from kvdesk.backend.llama import library
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.context import ABORTED, Context
 from kvdesk.backend.llama.kv.checkpoints import Checkpoint, Checkpoints, common_prefix
+from kvdesk.backend.llama.kv.growth_question import Cancelled, ContextFull, GrowQuestion, always_grow
 from kvdesk.backend.llama.kv.saved_cells import SavedCells, needs_conversion, save_cells
 from kvdesk.backend.llama.kv.transfer import restore_checkpoint, save_checkpoint
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.facts import ContextFacts, GrowStep, KvState
-from kvdesk.backend.protocol.messages import GrowAnswer
 from kvdesk.backend.settings import ContextSettings, pad256
 from kvdesk.errors import ContextFailed, EngineError
-
-
-class Cancelled(Exception):
-    """The abort flag was set; the cells hold ``session.tokens``."""
-
-
-class ContextFull(Exception):
-    """The context length is reached, or the user chose not to grow."""
-
-
-GrowQuestion = Callable[[int, int, int, str], GrowAnswer]
-"""(tokens occupied, cells now, cells wanted, why the last try failed) -> the answer."""
 
 
 class ConversationCells:
@@ -308,7 +296,7 @@ class ConversationCells:
         try:
             if not is_moved:
                 self.forget()
-                self.feed(tokens, _always_grow)
+                self.feed(tokens, always_grow)
         finally:
             self.on_grown(GrowStep(len(self.tokens), before, made.n_ctx, (time.monotonic() - started) * 1000))
 
@@ -356,13 +344,16 @@ class ConversationCells:
             self.context = Context(self.model, settings, cells, self.abort)
             self.settings, self.limit = settings, max(limit, self.context.n_ctx)
             turns = self._turns(old_cells, self.context.n_ctx)
-            return self._fill(tokens, None if turns else saved, converts, on_progress)
+            how = self._fill(tokens, None if turns else saved, converts, on_progress)
         except (ContextFailed, EngineError, Cancelled):
             self.context.close()
             self.settings, self.limit = old
             self._go_back(old_cells, saved)
             self.tokens, self.checkpoints = tokens, checkpoints
             raise
+        del saved
+        library.give_back_free_memory()
+        return how
 
     def _fill(
         self,
@@ -384,7 +375,7 @@ class ConversationCells:
             if saved.convert_into(self.context):
                 return "converted"
         self.forget()
-        self.feed(tokens, _always_grow, on_progress)
+        self.feed(tokens, always_grow, on_progress)
         return "reread"
 
     def close(self) -> None:
@@ -394,7 +385,3 @@ class ConversationCells:
 
 def _ignore(*_facts: object) -> None:
     """For those whom nobody listens to."""
-
-
-def _always_grow(_at: int, _from: int, _to: int, _failed: str) -> GrowAnswer:
-    return GrowAnswer("grow")
