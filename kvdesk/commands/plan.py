@@ -224,6 +224,7 @@ def _device_rows(plan: MemoryPlan) -> list[str]:
         ("compute", "compute_bytes"),
         ("output", "output_bytes"),
         ("overhead", "overhead_bytes"),
+        ("checkpoints", "checkpoints_bytes"),
         ("total", "total_bytes"),
         ("  must be held", "must_hold_bytes"),
         ("  working set", "working_set_bytes"),

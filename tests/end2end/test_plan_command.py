@@ -61,7 +61,7 @@ def test_json_is_the_contract(gemma: Path) -> None:
     (device,) = answer["devices"]
     assert device.keys() >= DEVICE_KEYS
     assert device["oom_line_bytes"] == device["ceiling_bytes"] - 1024**3
-    kinds = ("weights", "kv", "recurrent", "compute", "output", "overhead")
+    kinds = ("weights", "kv", "recurrent", "compute", "output", "overhead", "checkpoints")
     assert device["total_bytes"] == sum(device[f"{kind}_bytes"] for kind in kinds)
     assert answer["kv"]["cells"] == 3072
     assert answer["kv"]["total_bytes"] == device["kv_bytes"]

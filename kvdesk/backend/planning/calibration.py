@@ -75,13 +75,17 @@ class Comparison:
 
 
 def compare(
-    plan: MemoryPlan, model: ModelFile, buffers: Sequence[Buffer], held: Mapping[str, int | None]
+    plan: MemoryPlan,
+    model: ModelFile,
+    buffers: Sequence[Buffer],
+    held: Mapping[str, int | None],
+    checkpoints_bytes: int = 0,
 ) -> Comparison:
     """Predicted against actual after a load: ``buffers`` as llama.cpp reported them, ``held`` what the engine holds in
     each domain by the system's account (DomainReading.engine_bytes; RAM: resident), None where it cannot be told.
 
-    The actual overhead is what is held beyond the buffers; compute buffers count as far as the plan calls them
-    resident.
+    The actual overhead is what is held beyond the buffers and ``checkpoints_bytes``, what the engine's checkpoints hold now;
+    compute buffers count as far as the plan calls them resident.
     """
     rows: list[ComparisonRow] = []
     for device in plan.devices:
@@ -96,10 +100,14 @@ def compare(
         }
         rows += [ComparisonRow(device.name, kind.value, predicted[kind], actual[kind]) for kind in BufferKind]
         total = held.get(device.name)
-        untouched = device.total_bytes - device.resident_bytes
-        beside = None if total is None else total - (sum(actual.values()) - untouched)
+        untouched = device.total_bytes - device.resident_bytes - device.checkpoints_bytes
+        kept = checkpoints_bytes if device.name == RAM else 0
+        beside = None if total is None else total - (sum(actual.values()) - untouched) - kept
         rows.append(ComparisonRow(device.name, "overhead", device.overhead_bytes, beside))
-        rows.append(ComparisonRow(device.name, "total", device.resident_bytes, total))
+        expected = min(kept, device.checkpoints_bytes)
+        if kept:
+            rows.append(ComparisonRow(device.name, "checkpoints", expected, kept))
+        rows.append(ComparisonRow(device.name, "total", device.resident_bytes + expected, total))
     context = plan.settings.context
     return Comparison(
         time.time(), model_key(model), plan.n_ctx, context.type_k, context.type_v, plan.source, tuple(rows)

@@ -45,8 +45,9 @@ class DevicePlan:
     """One memory domain's share of a plan; bytes, None where it cannot be told.
 
     ``weights_bytes`` is all weights, ``weights_mapped_bytes`` the part of them that are evictable pages of the model
-    file. ``total_bytes`` is everything reserved, mapped weights included; ``resident_bytes`` what the system will
-    really have given after the first batch (Linux gives a compute buffer page by page as it is written).
+    file. ``checkpoints_bytes`` is what the engine's checkpoints of a long conversation hold. ``total_bytes`` is everything
+    reserved, mapped weights and checkpoints included; ``resident_bytes`` what the system will really have given after the
+    first batch (Linux gives a compute buffer page by page as it is written; no checkpoint is there yet).
 
     Three questions decide whether it runs: ``must_hold_bytes`` cannot be taken back, so that beyond the ceiling RAM the
     engine is killed; ``working_set_bytes`` is that and the mapped weights that a token reads (of a mixture's experts as
@@ -72,6 +73,7 @@ class DevicePlan:
     ceiling_bytes: int | None = None
     oom_line_bytes: int | None = None
     mapped_read_share: float = 1.0
+    checkpoints_bytes: int = 0
 
     @property
     def weights_anonymous_bytes(self) -> int:
@@ -115,6 +117,7 @@ class DevicePlan:
             "output_bytes": self.output_bytes,
             "overhead_bytes": self.overhead_bytes,
             "overhead_learned": self.overhead_learned,
+            "checkpoints_bytes": self.checkpoints_bytes,
             "total_bytes": self.total_bytes,
             "must_hold_bytes": self.must_hold_bytes,
             "working_set_bytes": self.working_set_bytes,
@@ -141,6 +144,7 @@ def device_plan(
     overheads: Mapping[str, Overhead],
     margin_bytes: int,
     mapped_read_share: float = 1.0,
+    checkpoints_bytes: int = 0,
 ) -> DevicePlan:
     """The share of ``footprint`` that lies on ``device``, held against ``reading`` (as in plan.make_plan)."""
     name = domain_name(device.name)
@@ -148,7 +152,8 @@ def device_plan(
     overhead = overheads.get(name, Overhead(None))
     in_buffers = sum(kinds.values())
     used = in_buffers > 0 or name == RAM
-    total = in_buffers + (overhead.size_bytes or 0) if used else 0
+    checkpoints = checkpoints_bytes if name == RAM else 0
+    total = in_buffers + (overhead.size_bytes or 0) + checkpoints if used else 0
     untouched = 0
     if first_batch is not None and name == RAM:
         untouched = max(0, kinds[BufferKind.COMPUTE] - first_batch.bytes_on(device.name, BufferKind.COMPUTE))
@@ -169,12 +174,13 @@ def device_plan(
         overhead_bytes=overhead.size_bytes if used else 0,
         overhead_learned=overhead.learned,
         total_bytes=total,
-        resident_bytes=total - untouched,
+        resident_bytes=total - untouched - checkpoints,
         capacity_bytes=capacity,
         others_bytes=others,
         ceiling_bytes=ceiling,
         oom_line_bytes=None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, capacity)),
         mapped_read_share=mapped_read_share,
+        checkpoints_bytes=checkpoints,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.device_plan import DevicePlan
 from kvdesk.backend.planning.plan import MemoryPlan
-from kvdesk.backend.protocol.facts import BufferKind
+from kvdesk.backend.protocol.facts import CHECKPOINTS_KEPT, BufferKind
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import BITS_PER_VALUE, ContextSettings
 from kvdesk.sizes import format_bytes
@@ -118,7 +118,7 @@ def kv_facts(model: ModelFile, footprint: Footprint) -> KvFacts | None:
 def why(figure: str, plan: MemoryPlan, device: DevicePlan, model: ModelFile) -> tuple[str, ...]:
     """Sentences that answer "why" for one figure of the plan table.
 
-    ``figure``: "weights", "mapped", "kv", "recurrent", "compute", "output", "overhead", "total", "others", "ceiling",
+    ``figure``: "weights", "mapped", "kv", "recurrent", "compute", "output", "overhead", "checkpoints", "total", "others", "ceiling",
     "line". Empty for a figure that is zero.
     """
     context = plan.settings.context
@@ -138,12 +138,19 @@ def why(figure: str, plan: MemoryPlan, device: DevicePlan, model: ModelFile) -> 
         f"{'s' if context.n_seq_max > 1 else ''}",
         "overhead": "the program, its libraries, the vocabulary and the graph, in none of llama.cpp's buffers; "
         + ("measured here" if device.overhead_learned else "a typical value until the first load measures it"),
+        "checkpoints": f"points of a long conversation that the engine can go back to without reading it again, at most "
+        f"{CHECKPOINTS_KEPT}; they come with its turns",
         "total": "everything above together, as reserved",
         "others": "what other programs and the system hold and will not give back",
         "ceiling": "what the engine may hold in all before this memory is exhausted, now",
         "line": "the ceiling less the margin that is kept free",
     }
-    sizes = {"mapped": device.weights_mapped_bytes, "output": device.output_bytes, "recurrent": device.recurrent_bytes}
+    sizes = {
+        "mapped": device.weights_mapped_bytes,
+        "output": device.output_bytes,
+        "recurrent": device.recurrent_bytes,
+        "checkpoints": device.checkpoints_bytes,
+    }
     if figure not in words or not sizes.get(figure, 1):
         return ()
     return (words[figure] + ".",)

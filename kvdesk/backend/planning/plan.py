@@ -204,12 +204,14 @@ def make_plan(
     formula_bytes: int | None = None,
     max_n_ctx: int | None = None,
     mapped_read_share: float = 1.0,
+    checkpoints_bytes: int = 0,
 ) -> MemoryPlan:
     """Hold ``footprint`` against the machine.
 
     ``overheads`` by domain name; ``first_batch`` is the footprint of the same settings with just the cells of one
     batch: its compute buffers are what the first batch touches. ``max_n_ctx`` is the longest context known to fit.
-    ``mapped_read_share`` of the mapped weights is read for a token (less than all in a mixture of experts).
+    ``mapped_read_share`` of the mapped weights is read for a token (less than all in a mixture of experts);
+    ``checkpoints_bytes`` are held in RAM in a long conversation (checkpoints.py).
     """
     by_name = {reading.name: reading for reading in readings}
     cpu = next((d for d in footprint.devices if d.kind == "cpu"), Device("CPU", "", "cpu", None, None))
@@ -223,6 +225,7 @@ def make_plan(
             overheads,
             margin_bytes,
             mapped_read_share,
+            checkpoints_bytes,
         )
         for domain in domains
     )

@@ -166,6 +166,7 @@ class Planner:
         buffers: Sequence[Buffer],
         held: dict[str, int | None],
         *,
+        checkpoints_bytes: int = 0,
         is_fresh: bool = True,
     ) -> int:
         """Hold a load against its prediction and learn from it: Compared. ``settings.context.n_ctx`` are the cells that
@@ -174,7 +175,7 @@ class Planner:
 
         def answer(pricer: Pricer, request_id: int, path: Path) -> PlanEvent:
             plan = pricer.plan(settings, self._read_domains(), with_max=False)
-            comparison = compare(plan, pricer.model, buffers, held)
+            comparison = compare(plan, pricer.model, buffers, held, checkpoints_bytes)
             self._calibration.learn(plan, pricer.model, comparison, is_fresh=is_fresh)
             return Compared(request_id, path, comparison)
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning import options
 from kvdesk.backend.planning.calibration import Calibration
+from kvdesk.backend.planning.checkpoints import checkpoints_bytes
 from kvdesk.backend.planning.cost_curve import CostLine
 from kvdesk.backend.planning.device_plan import Reading
 from kvdesk.backend.planning.dry_run import DryRun, HelperDiedError
@@ -124,6 +125,7 @@ class Pricer:
             first_batch=self.footprint(_with_n_ctx(settings, pad256(batch))),
             formula_bytes=formula_bytes(self.model, footprint.n_ctx, settings.context),
             mapped_read_share=self.model.n_params_active / max(1, self.model.n_params),
+            checkpoints_bytes=checkpoints_bytes(self.model, footprint),
         )
         draft = replace(draft, warnings=(*draft.warnings, *self._warnings(settings, footprint)))
         if with_max:
@@ -254,7 +256,8 @@ class Pricer:
     def _price(self, settings: EngineSettings) -> dict[str, int]:
         """What ``settings`` take in each domain, in bytes."""
         footprint = self.footprint(settings)
-        plan = make_plan(footprint, (), self._calibration.overheads(self.model, footprint), self.margin_bytes)
+        overheads, held = self._calibration.overheads(self.model, footprint), checkpoints_bytes(self.model, footprint)
+        plan = make_plan(footprint, (), overheads, self.margin_bytes, checkpoints_bytes=held)
         return {device.name: device.total_bytes for device in plan.devices}
 
     def _line(self, settings: EngineSettings) -> CostLine:
@@ -265,8 +268,8 @@ class Pricer:
         highest = max(step, own, pad256(self._within_positions(settings).context.n_ctx))
         key = (_with_n_ctx(settings, 0), highest)
         if key not in self._lines:
-            window = (self.model.sliding_window or 0) + context.n_ubatch
-            bends = (context.n_ubatch, pad256(window) * context.n_seq_max)
+            window = self.model.sliding_window or 0
+            bends = (context.n_ubatch, *(pad256(n) * context.n_seq_max for n in (window, window + context.n_ubatch)))
             self._lines[key] = CostLine(lambda n: self._price(_with_n_ctx(settings, n)), step, highest, step, bends)
         return self._lines[key]
 

@@ -89,14 +89,22 @@ class CacheBlock:
     type_v: str
 
 
+CHECKPOINTS_KEPT = 8
+"""Points of a conversation that the engine can go back to, where its cells cannot simply be cut."""
+CHECKPOINTS_BYTES = 256 * 1024 * 1024
+"""What they may hold in all; the newest one is kept whatever its size."""
+
+
 @dataclass(frozen=True)
 class KvState:
-    """KV cells and bytes: occupied (hold a token) and allocated (exist). Recurrent state counts as bytes only."""
+    """KV cells and bytes: occupied (hold a token) and allocated (exist). Recurrent state counts as bytes only.
+    ``checkpoints_bytes`` is what the conversation's checkpoints hold beside the cells, in RAM."""
 
     cells_used: int
     cells_allocated: int
     bytes_used: int
     bytes_allocated: int
+    checkpoints_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ class Session:
         assert context
         cells = pad256(context.n_ctx) * settings.context.n_seq_max
         real = replace(settings, context=replace(settings.context, n_ctx=cells))
-        self.planner.compare(file.path, real, context.buffers, dict(self._held()), is_fresh=is_fresh)
+        kept = context.kv.checkpoints_bytes
+        held = dict(self._held())
+        self.planner.compare(file.path, real, context.buffers, held, checkpoints_bytes=kept, is_fresh=is_fresh)
 
     # --- a model ----------------------------------------------------------------------------------------------------
 

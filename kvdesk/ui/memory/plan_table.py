@@ -36,7 +36,7 @@ from kvdesk.ui.widgets.numbers import (
 )
 from kvdesk.ui.widgets.theme import Theme, set_role
 
-COMPONENTS = ("weights_mapped", "weights", "kv", "recurrent", "compute", "output", "overhead")
+COMPONENTS = ("weights_mapped", "weights", "kv", "recurrent", "compute", "output", "overhead", "checkpoints")
 ALWAYS_SHOWN = frozenset({"kv", "compute"})
 WHY = {"weights_mapped": "mapped", "resident": "total"}
 """Rows whose name in explain.why is another."""
@@ -279,6 +279,7 @@ class PlanTable(QWidget):
             "compute": self.tr("Compute"),
             "output": self.tr("Output"),
             "overhead": self.tr("Overhead, learned") if device.overhead_learned else self.tr("Overhead, typical"),
+            "checkpoints": self.tr("Checkpoints"),
         }
 
     def _component_rows(self, device: DevicePlan) -> list[tuple[str, int | None, str]]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-MOST = 8
-MOST_BYTES = 256 * 1024 * 1024
-"""What checkpoints may hold in all; the newest one is kept whatever its size."""
+from kvdesk.backend.protocol.facts import CHECKPOINTS_BYTES, CHECKPOINTS_KEPT
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The newest of one conversation, oldest first: at most MOST, and MOST_BYTES together."""
+    """The newest of one conversation, oldest first: at most CHECKPOINTS_KEPT, and CHECKPOINTS_BYTES together (but one)."""
 
     def __init__(self) -> None:
         self._kept: list[Checkpoint] = []
@@ -49,8 +47,13 @@ class Checkpoints:
     def add(self, checkpoint: Checkpoint) -> None:
         """Keep one more; the oldest go where that is too many or too much."""
         self._kept.append(checkpoint)
-        while len(self._kept) > MOST or (len(self._kept) > 1 and sum(one.n_bytes for one in self._kept) > MOST_BYTES):
+        while len(self._kept) > CHECKPOINTS_KEPT or (len(self._kept) > 1 and self.n_bytes > CHECKPOINTS_BYTES):
             del self._kept[0]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of RAM that all of them take."""
+        return sum(one.n_bytes for one in self._kept)
 
     def drop_after(self, n_tokens: int) -> None:
         """Forget those of more tokens than that."""

@@ -62,7 +62,7 @@ class ConversationCells:
 
     def kv(self) -> KvState:
         """How many cells are occupied and allocated now, and their bytes."""
-        return self.context.kv()
+        return replace(self.context.kv(), checkpoints_bytes=self.checkpoints.n_bytes)
 
     def facts(self, how: str = "new", elapsed_ms: float = 0.0) -> ContextFacts:
         """The context as it is."""
