@@ -2,7 +2,8 @@
 
     python -m tests.bench.oom_line [--only NAME]
 
-Bisects the limit for a few models and prints it beside what the plan says must be held. Needs the right to make control
+Bisects the limit for a few models and prints it beside what the plan says must be held, and below which limit the run was
+slow because weights had to be read again, beside what the plan says wants to stay. Needs the right to make control
 groups (root, version 1 or 2); says so where it has none. The driver of the engine is in the group too: what it takes is
 measured first and taken off.
 """
@@ -16,7 +17,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from kvdesk.backend.protocol import messages as m
@@ -25,8 +28,13 @@ from kvdesk.sizes import MIB
 from tests.engine.harness import Desk
 
 STEP_BYTES = 4 * MIB
-PATIENCE_S = 40
-"""A run that takes longer reads its weights from the disk again and again: it counts as killed."""
+PATIENCE_S = 120
+"""A run that takes longer reads its weights from the disk again and again: it is slow, not killed."""
+SLOW_S = 3.0
+"""A run this many times as long as one with all the memory it wants is slow too."""
+TURNS = 12
+"""As many leave all the checkpoints that the engine keeps."""
+REPLY_TOKENS = 20
 ROOT = Path(__file__).resolve().parents[2]
 BIG = {"n_embd": 1024, "n_head": 8, "n_head_kv": 2, "n_ff": 4096, "n_vocab": 8192, "n_ctx_train": 8192}
 
@@ -123,7 +131,9 @@ def main() -> int:
             print("No control group can be made here (it takes root, or a delegated group): nothing measured.")
             return 0
         os.environ["KVDESK_HOME"] = os.path.join(folder, "home")
-        print(f"{'':24} {'planned':>9} {'killed under':>13} {'off':>9}   (MiB)")
+        print(
+            f"{'(MiB)':24} {'must hold':>9} {'killed under':>13} {'off':>9} {'':7} {'wants to stay':>13} {'slow under':>11}"
+        )
         for name, (path, settings) in models(Path(folder)).items():
             if not args.only or args.only in name:
                 print_row(group, name, path, settings, Path(folder))
@@ -132,31 +142,45 @@ def main() -> int:
 
 def print_row(group: Group, name: str, path: Path, settings: EngineSettings, folder: Path) -> None:
     """Plan, bisect, print."""
-    planned = must_hold(path, settings, folder)
-    driver = None
-    low, high = planned - planned // 3, planned + planned // 3 + 96 * MIB  # the driver is in there too
+    must_hold, wants = planned(path, settings, folder)
+    free = run(group, path, settings, wants * 2 + 512 * MIB)
+    low, high = must_hold - must_hold // 3, must_hold + must_hold // 3 + 96 * MIB  # the driver is in there too
+    slow_under = 0
     while high - low > STEP_BYTES:
         middle = (low + high) // 2
-        answered, held = survives(group, path, settings, middle)
-        driver = held if driver is None else min(driver, held)
-        low, high = (low, middle) if answered else (middle, high)
-    needed = high - (driver or 0)
-    off = planned - needed
-    print(f"{name:24} {planned / MIB:9.0f} {needed / MIB:13.0f} {off / MIB:+9.0f}   {off / needed:+.1%}", flush=True)
+        one = run(group, path, settings, middle)
+        if one.took_s > SLOW_S * free.took_s:
+            slow_under = max(slow_under, middle)
+        low, high = (low, middle) if one.lived else (middle, high)
+    needed = high - free.driver_bytes
+    off = must_hold - needed
+    slow = f"{(slow_under - free.driver_bytes) / MIB:11.0f}" if slow_under > high else "          -"
+    columns = f"{must_hold / MIB:9.0f} {needed / MIB:13.0f} {off / MIB:+9.0f} {off / needed:+7.1%}"
+    print(f"{name:24} {columns} {wants / MIB:13.0f} {slow}", flush=True)
 
 
-def must_hold(path: Path, settings: EngineSettings, folder: Path) -> int:
-    """What the plan says nobody can take back in RAM."""
+def planned(path: Path, settings: EngineSettings, folder: Path) -> tuple[int, int]:
+    """What the plan says nobody can take back in RAM, and what wants to stay with it."""
     from kvdesk.backend.gguf.model_file import read_model_file
     from kvdesk.backend.planning.calibration import Calibration
     from kvdesk.backend.planning.pricer import Pricer
 
     with Pricer(read_model_file(path), Calibration(folder / "calibration.json")) as pricer:
-        return pricer.plan(settings, (), with_max=False).devices[0].must_hold_bytes
+        ram = pricer.plan(settings, (), with_max=False).devices[0]
+        return ram.must_hold_bytes, ram.working_set_bytes
 
 
-def survives(group: Group, path: Path, settings: EngineSettings, limit_bytes: int) -> tuple[bool, int]:
-    """Whether an engine answers with its whole context filled within ``limit_bytes``, and what its driver held before."""
+@dataclass(frozen=True)
+class Run:
+    """How one run went: whether it was not killed, its time, and what its driver held before."""
+
+    lived: bool
+    took_s: float
+    driver_bytes: int
+
+
+def run(group: Group, path: Path, settings: EngineSettings, limit_bytes: int) -> Run:
+    """Start an engine within ``limit_bytes`` and have it fill its whole context."""
     group.limit(limit_bytes)
     command = [sys.executable, "-m", "tests.bench.oom_line", "--drive", str(path), json.dumps(settings.to_dict())]
 
@@ -167,17 +191,20 @@ def survives(group: Group, path: Path, settings: EngineSettings, limit_bytes: in
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         preexec_fn=enter,
     )  # fmt: skip
+    assert driver.stdout is not None
+    assert driver.stdin is not None
+    driver.stdout.readline()
+    held = group.anonymous_bytes()
+    began = time.monotonic()
     try:
-        assert driver.stdout is not None
-        driver.stdout.readline()
-        held = group.anonymous_bytes()
-        assert driver.stdin is not None
         driver.stdin.write("go\n")
         driver.stdin.flush()
         answer, _ = driver.communicate(timeout=PATIENCE_S)
-        return "answered" in answer, held
-    except (subprocess.TimeoutExpired, BrokenPipeError):
-        return False, 0
+        return Run("answered" in answer, time.monotonic() - began, held)
+    except subprocess.TimeoutExpired:
+        return Run(lived=True, took_s=PATIENCE_S, driver_bytes=held)
+    except BrokenPipeError:
+        return Run(lived=False, took_s=0.0, driver_bytes=held)
     finally:
         driver.kill()
         driver.wait()
@@ -203,16 +230,23 @@ def drive(path: Path, settings: str) -> int:
 
 
 def fill(desk: Desk, n_ctx: int) -> str:
-    """A prompt and a reply that take the whole context; how that ended."""
-    words, endless = n_ctx, SamplingSettings(temperature=0.0, max_tokens=100)
+    """A conversation of TURNS turns that takes the whole context; how its last turn ended."""
+    said: list[str] = []
+    words = n_ctx // TURNS - 2 * REPLY_TOKENS
+    short = SamplingSettings(temperature=0.0, max_tokens=REPLY_TOKENS)
     while True:
-        desk.ask("the " * words, sampling=endless)
+        before = len(desk.seen)
+        desk.ask(*said, "the " * words, sampling=short)
         ended = desk.until(m.TurnFinished, m.Failed, timeout_s=PATIENCE_S)
         if isinstance(ended, m.TurnFinished):
-            return f"answered {ended.stats.prompt_tokens} {ended.stats.completion_tokens}"
-        if not ended.prompt_tokens:
-            return ended.sentence
-        words = words * (n_ctx - 100) // ended.prompt_tokens - 1
+            reply = "".join(one.text for one in desk.seen[before:] if isinstance(one, m.TextGenerated))
+            said += ["the " * words, reply or "so"]
+            if ended.kv.cells_used > n_ctx - n_ctx // TURNS // 2:
+                return f"answered {ended.stats.prompt_tokens}"
+        elif ended.prompt_tokens and words > 1:
+            words //= 2  # the last turn takes what is left
+        else:
+            return f"answered {ended.prompt_tokens}" if ended.prompt_tokens else ended.sentence
 
 
 if __name__ == "__main__":

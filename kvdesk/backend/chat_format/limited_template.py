@@ -58,6 +58,13 @@ class LimitedTemplate:
                 answer = self._ask(wanted)
             return _told(answer or child.REFUSED + b"its process ended")
 
+    def warm(self) -> None:
+        """Have the process there, so that the next rendering need not start it. Raises TemplateRefused."""
+        with self._lock:
+            if not self._process or not self._process.is_alive:
+                self._end()
+                self._start()
+
     def close(self) -> None:
         """End the process now. The next rendering starts another."""
         with self._lock:

@@ -16,7 +16,7 @@ from kvdesk.backend.llama import library, mapped_pages, shim, text_pieces
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.params import LOAD_MODE_NONE, model_params
-from kvdesk.backend.llama.vocabulary_gaps import find_gaps
+from kvdesk.backend.llama.vocabulary_gaps import CONTROL, UNKNOWN, find_gaps
 from kvdesk.backend.protocol.facts import ModelFacts
 from kvdesk.backend.settings import ModelSettings
 from kvdesk.errors import LoadCancelled, ModelFileError
@@ -204,6 +204,11 @@ class Model:
     def is_control(self, token: int) -> bool:
         """Whether ``token`` is one of the template's marks and no text (llama_vocab_is_control)."""
         return lib.llama_vocab_is_control(self.vocab, token)
+
+    def is_special(self, token: int) -> bool:
+        """Whether ``token`` is found in a text only where special tokens are parsed (llama-vocab.cpp, tokenizer_st_partition:
+        control and unknown ones)."""
+        return bool(lib.llama_vocab_get_attr(self.vocab, token) & (CONTROL | UNKNOWN))
 
     def mapped_bytes(self) -> dict[str, int]:
         """Buffer type's name -> bytes of the pages of the file that its weights lie in; empty where that cannot be told."""

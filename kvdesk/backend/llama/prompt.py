@@ -89,6 +89,11 @@ class Prompt:
         token = lib.llama_vocab_bos(self._model.vocab) if which == "bos" else lib.llama_vocab_eos(self._model.vocab)
         return self._model.text([token]) if token >= 0 else ""
 
+    def warm(self) -> None:
+        """Have the process that renders the template there: somebody types. Any thread."""
+        if isinstance(self._template, LimitedTemplate):
+            self._template.warm()
+
     def close(self) -> None:
         """End the process that renders the template."""
         if self._template:
@@ -167,8 +172,10 @@ class Prompt:
         with self._knowing:
             known = self._contents.pop(content, None)
         if known is None:
-            plain = self._model.tokenize(content, parse_special=False)
-            known = len(plain), plain != self._model.tokenize(content, parse_special=True)
+            parsed = self._model.tokenize(content, parse_special=True)
+            has_special = any(map(self._model.is_special, set(parsed)))
+            plain = self._model.tokenize(content, parse_special=False) if has_special else parsed
+            known = len(plain), has_special
         with self._knowing:
             self._contents[content] = known  # the newest at the end
             if len(self._contents) > CONTENTS_KNOWN:

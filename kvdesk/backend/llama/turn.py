@@ -100,9 +100,8 @@ class Turn:
         try:
             if reused < len(tokens):
                 session.feed(tokens[reused:], self._ask, progress, logits=True)
-                session.checkpoint(logits=True)
             prompt_s = time.monotonic() - prompt_started
-            reason = self._generate()
+            reason = self._generate(has_read=reused < len(tokens))
         except Cancelled:
             prompt_s, reason = time.monotonic() - prompt_started, StopReason.CANCELLED
         except ContextFull:
@@ -206,10 +205,11 @@ class Turn:
 
     # --- the reply ----------------------------------------------------------------------------------------------
 
-    def _generate(self) -> StopReason:
+    def _generate(self, *, has_read: bool) -> StopReason:
+        """Write until something ends the reply. ``has_read``: some of the prompt was decoded, and its end is worth going back
+        to; that is saved once the first text is out, before the cells hold more than the prompt."""
         session, model = self._session, self._session.model
-        sampling, abort = self._request.sampling, session.abort
-        prompt = self._prompt
+        sampling, prompt = self._request.sampling, self._prompt
         strips = prompt.is_dialogue and not self._request.continue_last
         reader = ReplyReader(self._splitter, prompt.ends, sampling.stop, strips=strips)
         sampler = Sampler(sampling, model.n_vocab)
@@ -218,16 +218,11 @@ class Turn:
                 sampler.accept(token)
             token = sampler.pick(session.logits) if session.logits else sampler.next_token(session.context.ptr)
             while True:
-                self._completion += 1
-                if self._first_token is None:
-                    self._first_token = time.monotonic()
-                if model.is_end(token) or (token in prompt.end_tokens and not reader.is_thinking):
-                    return StopReason.EOS
-                self._say(reader.feed(model.piece(token, special=token in prompt.mark_tokens)), reader.is_thinking)
-                if reader.ended_by:
-                    return StopReason.STOP_STRING if reader.was_stopped else StopReason.EOS
-                if abort.is_set():
-                    return StopReason.CANCELLED
+                ended = self._taken(token, reader)
+                if has_read and self._completion == 1:
+                    session.checkpoint(logits=True)
+                if ended:
+                    return ended
                 self._feed(token)
                 if sampling.max_tokens and self._completion >= sampling.max_tokens:
                     return StopReason.LENGTH
@@ -237,6 +232,19 @@ class Turn:
         finally:
             self._sort(reader.finish())
             sampler.close()
+
+    def _taken(self, token: int, reader: ReplyReader) -> StopReason | None:
+        """Say what ``token`` writes; why the reply ends before it is in the cells, None where it goes on."""
+        model, prompt = self._session.model, self._prompt
+        self._completion += 1
+        if self._first_token is None:
+            self._first_token = time.monotonic()
+        if model.is_end(token) or (token in prompt.end_tokens and not reader.is_thinking):
+            return StopReason.EOS
+        self._say(reader.feed(model.piece(token, special=token in prompt.mark_tokens)), reader.is_thinking)
+        if reader.ended_by:
+            return StopReason.STOP_STRING if reader.was_stopped else StopReason.EOS
+        return StopReason.CANCELLED if self._session.abort.is_set() else None
 
     def _feed(self, token: int) -> None:
         """Decode ``token``; at the limit forget first, if the policy says so."""

@@ -153,6 +153,7 @@ class EngineProcess:
         if self._prompt is None:
             return 0
         if command.is_plain:
+            self._prompt.warm()
             return sum(self._prompt.count(turn.content) for turn in command.turns)
         return len(self._prompt.tokens(command.turns))
 

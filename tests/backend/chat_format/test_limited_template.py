@@ -79,3 +79,15 @@ def test_memory_is_watched_where_the_system_holds_to_no_limit(monkeypatch: pytes
     monkeypatch.setattr(template_process, "MEMORY_BYTES", 1)  # of this process; the child's limit stays
     with pytest.raises(TemplateBeyondLimit, match="memory"):
         LimitedTemplate(NESTED, "", "")
+
+
+def test_a_process_that_has_ended_is_there_again_before_it_is_needed() -> None:
+    with opened(PLAIN, idle_s=0.0) as template:
+        assert template._process
+        assert template._process.wait(30)
+        template._arguments = (*template._arguments[:3], template_process.IDLE_S)
+        template.warm()
+        warmed = template._process.pid
+        template.warm()
+        assert template.render(TURNS).startswith("user: hello")
+        assert template._process.pid == warmed
