@@ -116,7 +116,7 @@ BUILT_ON = {
 PURE = (
     r"kvdesk\.(errors|sizes)"
     r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\.(chat_format|reply_reader|template|thinking)|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
-    r"|system\.diagnosis\.(acceleration|finding)|engine\.(crash_report|engine_event)|session\.(state|session_event|reduce)|conversations\.(conversation|file_format)"
+    r"|system\.diagnosis\.(acceleration|finding)|engine\.(crash_report|engine_event)|session\.(state|session_event|reduce)|conversations\.(conversation|file_format|read_values)"
     r"|planning\.(checkpoints|cost_curve|described_machine|estimate|explain|headroom_watch|options|plan|plan_event|device_plan|verdict))"
 )
 LONGEST_FILE = 400

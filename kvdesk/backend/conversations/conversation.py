@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kvdesk.backend.protocol.facts import ChatTurn, StopReason, TurnStats
+from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
 from kvdesk.backend.settings import EngineSettings, SamplingSettings
 
 ROLES: tuple[str, ...] = ("user", "assistant")
@@ -185,11 +185,3 @@ def title_of(text: str) -> str:
 def stats_to_dict(stats: TurnStats) -> dict[str, Any]:
     """``stats`` as plain JSON values."""
     return {**dataclasses.asdict(stats), "stop_reason": stats.stop_reason.value}
-
-
-def stats_from_dict(values: Mapping[str, Any]) -> TurnStats:
-    """The stats in ``values``; unknown keys are ignored. Raises KeyError, TypeError or ValueError for others."""
-    known = {field.name for field in dataclasses.fields(TurnStats)}
-    picked: dict[str, Any] = {key: value for key, value in values.items() if key in known}
-    picked["stop_reason"] = StopReason(values["stop_reason"])
-    return TurnStats(**picked)

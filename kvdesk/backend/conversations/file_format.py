@@ -18,9 +18,9 @@ from kvdesk.backend.conversations.conversation import (
     Message,
     active_path,
     new_id,
-    stats_from_dict,
     stats_to_dict,
 )
+from kvdesk.backend.conversations.read_values import stats_from, time_from
 from kvdesk.backend.protocol.facts import TurnStats
 from kvdesk.backend.settings import OVERFLOWS, EngineSettings, SamplingSettings
 from kvdesk.errors import UsageError
@@ -184,10 +184,10 @@ def _text(values: Mapping[str, Any], key: str) -> str:
 
 
 def _time(values: Mapping[str, Any], key: str) -> float:
-    value: Any = values.get(key)
-    if type(value) not in (int, float) or not abs(value) <= 1e11:  # not: NaN compares with nothing
-        raise UsageError(f'"{key}" is not a time in seconds.')
-    return float(value)
+    try:
+        return time_from(values.get(key))
+    except ValueError as error:
+        raise UsageError(f'"{key}" {error}.') from error
 
 
 def _sampling(value: Any) -> SamplingSettings:
@@ -202,6 +202,6 @@ def _stats(value: Any) -> TurnStats | None:
     if value is None:
         return None
     try:
-        return stats_from_dict(_dict(value, '"stats"'))
-    except (KeyError, TypeError, ValueError) as error:
+        return stats_from(value)
+    except ValueError as error:
         raise UsageError(f'"stats" cannot be read: {error}.') from error

@@ -18,16 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kvdesk.backend.conversations import search
+from kvdesk.backend.conversations import read_values, search
 from kvdesk.backend.conversations.conversation import (
     Conversation,
     ConversationRow,
     Message,
-    stats_from_dict,
     stats_to_dict,
 )
 from kvdesk.backend.conversations.schema import errors_in_words, migrate, transaction
-from kvdesk.backend.settings import EngineSettings, SamplingSettings
+from kvdesk.backend.settings import OVERFLOWS, EngineSettings, SamplingSettings
 from kvdesk.errors import ConversationGone
 
 FILE_NAME = "conversations.sqlite3"
@@ -88,7 +87,8 @@ class ConversationStore:
         )
         excerpts = self._excerpts(words) if words else {}
         found: list[ConversationRow] = []
-        for row in (ConversationRow(*row) for row in rows):
+        for read in (ConversationRow(*row) for row in rows):
+            row = dataclasses.replace(read, updated_s=read_values.nearest_time(read.updated_s))
             if search.holds_all(f"{row.title} {row.draft}", words):
                 found.append(row)
             elif row.id in excerpts:
@@ -101,8 +101,11 @@ class ConversationStore:
         if not rows:
             raise ConversationGone
         values = dict(zip(_COLUMNS, rows[0], strict=True))
-        values["sampling"] = _read_sampling(values["sampling"]) or SamplingSettings()
-        values["engine_settings"] = _read_engine(values["engine_settings"])
+        values["sampling"] = read_values.sampling_or_none(values["sampling"]) or SamplingSettings()
+        values["engine_settings"] = read_values.engine_or_none(values["engine_settings"])
+        for name in ("created_s", "updated_s"):
+            values[name] = read_values.nearest_time(values[name])
+        values["overflow"] = values["overflow"] if values["overflow"] in OVERFLOWS else Conversation.overflow
         return Conversation(**values)
 
     def keep(self, conversation: Conversation, messages: Iterable[Message] = (), *, may_be_new: bool = True) -> None:
@@ -189,7 +192,10 @@ class ConversationStore:
     def model_memories(self) -> dict[str, ModelMemory]:
         """What ``remember_model_settings`` kept, by path; every model that was ever noted is there."""
         rows = self._rows("SELECT path, engine_settings, sampling FROM models")
-        return {path: ModelMemory(_read_engine(engine), _read_sampling(sampling)) for path, engine, sampling in rows}
+        return {
+            path: ModelMemory(read_values.engine_or_none(engine), read_values.sampling_or_none(sampling))
+            for path, engine, sampling in rows
+        }
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -290,17 +296,10 @@ def _message_values(message: Message) -> tuple[Any, ...]:
 
 def _read_message(row: tuple[Any, ...]) -> Message:
     values = dict(zip(_MESSAGE_COLUMNS, row, strict=True))
-    values["stats"] = stats_from_dict(json.loads(values["stats"])) if values["stats"] else None
+    values["stats"] = read_values.stats_or_none(values["stats"])
+    values["created_s"] = read_values.nearest_time(values["created_s"])
     values["is_complete"] = bool(values["is_complete"])
     return Message(**values)
-
-
-def _read_sampling(text: str | None) -> SamplingSettings | None:
-    return SamplingSettings.from_dict(json.loads(text)) if text else None
-
-
-def _read_engine(text: str | None) -> EngineSettings | None:
-    return EngineSettings.from_dict(json.loads(text)) if text else None
 
 
 def _clean(text: str) -> str:

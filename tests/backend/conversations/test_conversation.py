@@ -17,12 +17,12 @@ from kvdesk.backend.conversations.conversation import (
     new_message,
     newest_leaf,
     siblings,
-    stats_from_dict,
     stats_to_dict,
     title_of,
     to_turns,
 )
 from kvdesk.backend.conversations.file_format import from_json, to_json, to_markdown
+from kvdesk.backend.conversations.read_values import stats_from
 from kvdesk.backend.protocol.facts import ChatTurn, StopReason, TurnStats
 from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
 from kvdesk.errors import UsageError
@@ -121,7 +121,7 @@ def test_a_title_fits_on_one_line(text):
 
 def test_stats_survive_json_and_newer_keys():
     values = json.loads(json.dumps(stats_to_dict(STATS)))
-    assert stats_from_dict({**values, "from_the_future": 1}) == STATS
+    assert stats_from({**values, "from_the_future": 1}) == STATS
 
 
 def test_markdown_is_the_branch_for_people():
