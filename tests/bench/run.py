@@ -16,6 +16,7 @@ BENCHMARKS = (
     "start_up",
     "engine_speed",
     "window_speed",
+    "busy_machine",
     "growth",
     "kv_convert",
     "plan_accuracy",

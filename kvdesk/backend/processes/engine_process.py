@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvdesk.backend.processes.compute_threads import share_processors
 from kvdesk.backend.processes.output import print_to
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import ContextSettings
@@ -39,8 +40,8 @@ PROGRESS_STEP = 0.01
 
 def worker_main(connection: Connection, log_path: str, environment: dict[str, str]) -> None:
     """Entry of the engine process. Everything it or llama.cpp prints, and a fault's stack, goes to ``log_path``."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy converts cells; more threads only wait for memory
     os.environ.update(environment)
+    share_processors()
     print_to(log_path, append=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is the app's to answer
     EngineProcess(connection).run()

@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from kvdesk.backend.processes.compute_threads import share_processors
 from kvdesk.backend.processes.output import print_to
 from kvdesk.backend.protocol.facts import Device
 from kvdesk.errors import KvdeskError
@@ -34,6 +35,7 @@ def rpc_worker_main(connection: Connection, log_path: str, endpoint: str, n_thre
     """Entry of the process: sends Lending, and Refused if serving ends. What llama.cpp prints goes to ``log_path``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in the terminal is the parent's to answer
     print_to(log_path)
+    share_processors()
     threading.Thread(target=_leave_with_parent, args=(connection,), name="parent", daemon=True).start()
     try:
         from kvdesk.backend.llama import library, rpc_server
