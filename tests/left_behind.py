@@ -21,8 +21,6 @@ from PySide6.QtWidgets import QApplication, QWidget
 
 PATIENCE_S = 10.0
 """How long threads and processes that were told to end may take on a busy machine."""
-PERMANENT = ("lexers_",)
-"""Threads of the whole process: the one that imports Pygments' lexers (ui/chat/highlighter.py)."""
 HELPERS = ("resource_tracker", "forkserver")
 """Processes of multiprocessing's own: they stay for the next spawn."""
 
@@ -45,11 +43,7 @@ class LeftBehind:
         kinds: dict[str, Callable[[], list[str]]] = {
             "windows": lambda: [_named(widget) for widget in _windows() if id(widget) not in self._windows],
             "timers": lambda: [_described(timer) for timer in _TIMERS.running() if timer not in self._timers],
-            "threads": lambda: [
-                one.name
-                for one in threading.enumerate()
-                if one not in self._threads and not one.name.startswith(PERMANENT)
-            ],
+            "threads": lambda: [one.name for one in threading.enumerate() if one not in self._threads],
             "processes": lambda: [_command(pid) for pid in _children() if pid not in self._children],
         }
         checked = {name: look for name, look in kinds.items() if name not in self._shared}

@@ -36,6 +36,7 @@ MAY_KNOW = {
     "backend.preferences": {"errors", "sizes", "backend.atomic_file", "backend.settings"},
     "backend.text_file": {"errors", "sizes"},
     "backend.atomic_file": set(),
+    "backend.code_lexer": {"errors", "backend.processes", "backend.system"},
     "backend.gguf": {"errors", "sizes", "backend.ggml_types"},
     "backend.chat_format": {"errors", "sizes", "backend.processes", "backend.protocol", "backend.system"},
     "backend.library.hub": {"errors", "sizes", "backend.atomic_file", "backend.gguf"},
@@ -77,6 +78,7 @@ MAY_KNOW = {
     "ui.chat": {
         *VALUES,
         "backend.chat_format",
+        "backend.code_lexer",
         "backend.conversations",
         "ui.memory",
         "ui.panels",

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from kvdesk import __version__, paths
 from kvdesk.backend import preferences
+from kvdesk.backend.code_lexer import CodeLexer
 from kvdesk.backend.conversations.snapshots import SnapshotStore
 from kvdesk.backend.conversations.store import FILE_NAME
 from kvdesk.backend.conversations.store_thread import StoreThread
@@ -28,6 +29,7 @@ from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.backend.session_log.recording import Recording
 from kvdesk.backend.system.machine import Machine
 from kvdesk.backend.system.monitor import Monitor
+from kvdesk.ui.chat.code_questions import code_questions
 from kvdesk.ui.controllers.bridge import Bridge
 from kvdesk.ui.controllers.chat import ChatController
 from kvdesk.ui.controllers.chat_settings import ChatSettingsController
@@ -99,6 +101,9 @@ class App(QObject):
             paths.calibration_file(),
             chosen.margin_bytes,
         )
+        questions = code_questions()
+        self.code_lexer = CodeLexer(self.bridge.here(questions.answered.emit))
+        questions.asked.connect(self.code_lexer.ask)
         self.session.attach(self.engine, self.planner)
         self.session.add_listener(self.recording.on_change)
         self.session.add_listener(self.bridge.here(self.bridge.changed.emit))
@@ -335,6 +340,8 @@ class App(QObject):
         self.window.hide()
         self.profiles.close()
         self.library.close()
+        code_questions().asked.disconnect(self.code_lexer.ask)
+        self.code_lexer.close()
         self.engine.shutdown()
         self.planner.stop()
         self.monitor.stop()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from PySide6.QtGui import QTextDocument
 from PySide6.QtWidgets import QApplication, QPlainTextEdit
 
+from kvdesk.backend.code_lexer import CodeLexer
 from kvdesk.ui.chat.highlighter import DARK_CODE, LIGHT_CODE, MAX_CHARS, Highlighter
 from kvdesk.ui.widgets.theme import DARK, LIGHT
+
+pytestmark = pytest.mark.usefixtures("lexer")
 
 
 @pytest.fixture
@@ -101,3 +107,36 @@ def test_text_may_change_after_stop(qtbot, editor: QPlainTextEdit) -> None:
     with qtbot.waitSignal(highlighter.finished):
         highlighter.start("python", LIGHT)
     assert colors_of(editor.document(), 0)["b"] == LIGHT_CODE.string
+
+
+ENDLESS = "s{" * 8000
+"""Perl's lexer takes over a minute for it, in one step that nothing can interrupt."""
+
+
+def test_a_text_that_no_lexer_gets_done_with_stays_plain_and_holds_up_no_other(qtbot, editor: QPlainTextEdit) -> None:
+    editor.setPlainText(ENDLESS)
+    highlighter = Highlighter(editor.document(), editor)
+    with qtbot.waitSignal(highlighter.finished, timeout=60_000):
+        highlighter.start("perl", LIGHT)
+    assert colors_of(editor.document(), 0) == {}
+    editor.setPlainText("x = 1")
+    with qtbot.waitSignal(highlighter.finished, timeout=60_000):
+        highlighter.start("python", LIGHT)
+    assert colors_of(editor.document(), 0)["1"] == LIGHT_CODE.number
+
+
+def test_a_text_that_was_given_up_is_not_tried_again(qtbot, editor: QPlainTextEdit, lexer: CodeLexer) -> None:
+    editor.setPlainText(ENDLESS)
+    highlighter = Highlighter(editor.document(), editor)
+    for _ in range(2):
+        with qtbot.waitSignal(highlighter.finished, timeout=60_000):
+            highlighter.start("perl", LIGHT)
+    assert lexer._process is None  # ended with the first try, and not started again
+
+
+def test_no_lexer_runs_in_the_windows_process(qtbot, editor: QPlainTextEdit) -> None:
+    code = (
+        "import sys; import kvdesk.ui.chat.code_view, kvdesk.ui.chat.transcript; "
+        "sys.exit(any(name.startswith('pygments') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -244,6 +244,7 @@ def test_copy_button_of_code(qtbot, show: Show) -> None:
     assert caught.args == ["ls -l\n\n  pwd"]
 
 
+@pytest.mark.usefixtures("lexer")
 def test_finished_code_gets_colours_growing_code_does_not(qtbot, show: Show) -> None:
     state = MessageState(reply(""))
     state.begin()
