@@ -6,7 +6,9 @@ Imports a package only when asked for it. Exit codes: 0 done, 1 failed (engine, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +32,19 @@ COMMANDS = {
     "worker": ("kvdesk.commands.worker", "lend this machine's memory to another one (llama.cpp RPC)"),
 }
 """Command -> the module with its ``add_arguments(parser)`` and ``run(args) -> int``, and its help."""
+
+
+class Ended(KeyboardInterrupt):
+    """The system asks the command to end: it does so as after Ctrl+C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _end(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    raise Ended(number)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,6 +73,9 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"kvdesk {name}", description=COMMANDS[name][1])
     module.add_arguments(parser)
     args = parser.parse_args(arguments)
+    with contextlib.suppress(AttributeError, ValueError):  # Windows has no SIGHUP; not the main thread: in tests
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _end)
     try:
         return int(module.run(args))
     except UsageError as error:
@@ -66,6 +84,8 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     except KvdeskError as error:
         print(f"kvdesk {name}: {error}", file=sys.stderr)
         return 1
+    except Ended as ended:
+        return 128 + ended.number
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

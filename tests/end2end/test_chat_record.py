@@ -122,6 +122,14 @@ def test_ctrl_c_is_on_record_as_the_persons_wish(model: Path) -> None:
     assert last_session().summary.how_ended == "interrupted"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_the_systems_wish_to_end_is_followed_in_order(model: Path) -> None:
+    with writing(model, "--max-tokens", "0", "--n-ctx", "8192") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert last_session().summary.how_ended == "interrupted"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's record is read from /proc")
 def test_the_recorded_peak_is_the_kernels(model: Path) -> None:
     with writing(model, "--max-tokens", "0", "--n-ctx", "16384", "--initial-ctx", "256") as (process, engine):

@@ -329,7 +329,7 @@ class App(QObject):
         else:
             self.close()
 
-    def close(self) -> None:
+    def close(self, ended_by: str = "the user") -> None:
         """Keep everything, end the engine and all threads, close the window."""
         if self._is_closed:
             return
@@ -347,7 +347,7 @@ class App(QObject):
         self.monitor.stop()
         self.bridge.close()
         self.store.close()
-        self.recorder.close("closed by the user")
+        self.recorder.close(f"closed by {ended_by}")
         self._collector.close()
         self.window.really_close()
         self._application.quit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
 from kvdesk import log, paths
+from kvdesk.ui.shell.end_signals import EndSignals
 from kvdesk.ui.shell.open_window import make_application, open_window
 
 if TYPE_CHECKING:
@@ -55,11 +57,25 @@ def run(
     question: str | None = None,
     screenshot: str | None = None,
 ) -> int:
-    """Open the window and stay until it is closed; with ``question`` ask it, print the answer, and leave."""
+    """Open the window and stay until it is closed; with ``question`` ask it, print the answer, and leave.
+
+    Returns the exit code; 128 and the signal's number where that ended it.
+    """
     log.start(paths.log_dir())
     application = make_application()
     apps: list[App] = []
     exit_code: Callable[[], int] = int
+    signals = EndSignals()
+    ended_by = 0
+
+    def end(number: int) -> None:
+        nonlocal ended_by
+        ended_by = number
+        for app in apps:
+            app.close(signal.Signals(number).name)
+        application.quit()
+
+    signals.arrived.connect(end)
 
     def joined(app: App) -> None:
         nonlocal exit_code
@@ -73,5 +89,6 @@ def run(
     failed = application.exec()
     for app in apps:
         app.close()
+    signals.close()
     logging.shutdown()
-    return failed or exit_code()
+    return 128 + ended_by if ended_by else failed or exit_code()
