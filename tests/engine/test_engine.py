@@ -442,3 +442,37 @@ def test_no_engine_outlives_a_killed_app(tmp_path: Path) -> None:
     gone, alive = psutil.wait_procs([engine], timeout=5)
     assert not alive
     assert gone
+
+
+def test_a_long_prompt_is_counted_first_and_the_context_made_once_for_it_and_its_reply(
+    desk: Desk, tmp_path: Path
+) -> None:
+    path = write_tiny("llama", tmp_path)
+    desk.load(path, ContextSettings(n_threads=1, n_ctx=4096, allocation="reserve"))
+    whole, _ = desk.answer("word " * 300, sampling=SamplingSettings(temperature=0.0, max_tokens=200))
+    desk.load(path, ContextSettings(n_threads=1, n_ctx=4096, initial_ctx=256))
+    before = len(desk.seen)
+    grown, stats = desk.answer("word " * 300, sampling=SamplingSettings(temperature=0.0, max_tokens=200))
+    asked = [event for event in desk.seen[before:] if isinstance(event, m.GrowWanted)]
+    (step,) = [event.step for event in desk.seen[before:] if isinstance(event, m.Grown)]
+    assert [(one.at_tokens, one.from_cells) for one in asked] == [(0, 256)]
+    assert stats.prompt_tokens + 200 <= step.to_cells < stats.prompt_tokens + 200 + 256
+    assert (grown, stats.completion_tokens) == (whole, 200)
+
+
+def test_a_prompt_whose_growth_is_refused_is_not_read_halfway(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=4096, initial_ctx=256))
+    desk.growth = lambda _: m.GrowAnswer("stop")
+    _, stats = desk.answer("word " * 300)
+    assert stats.stop_reason is StopReason.CONTEXT_FULL
+    assert len(desk.of(m.GrowWanted)) == 1
+    assert not desk.of(m.PromptProgress)
+
+
+def test_forgetting_as_the_answer_to_a_prompts_growth_holds_for_the_whole_prompt(desk: Desk, tmp_path: Path) -> None:
+    desk.load(write_tiny("llama", tmp_path), ContextSettings(n_threads=1, n_ctx=4096, initial_ctx=256, n_ubatch=64))
+    desk.growth = lambda _: m.GrowAnswer("trim")
+    _, stats = desk.answer("word " * 300, sampling=SamplingSettings(temperature=0.0, max_tokens=1))
+    assert stats.stop_reason is StopReason.LENGTH
+    assert len(desk.of(m.GrowWanted)) == 1
+    assert desk.of(m.Forgot)

@@ -151,7 +151,7 @@ def test_a_growth_that_finds_no_memory_is_asked_about_and_the_old_cells_are_back
         pid = desk.engine.pid
         assert pid is not None
         engine = psutil.Process(pid)
-        room = loaded.context.kv.bytes_allocated * 8 // 5  # holds the copy and the old cells, not twice as many
+        room = loaded.context.kv.bytes_allocated * 6 // 5  # holds the copy and the old cells, not twice as many
         engine.rlimit(psutil.RLIMIT_AS, (engine.memory_info().vms + room, -1))
         asked: list[m.GrowWanted] = []
 

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from kvdesk.backend.ggml_log import failed_allocation
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.abort_flag import AbortFlag
+from kvdesk.backend.llama.kv.batches import ENOUGH_HEADS
 from kvdesk.backend.llama.kv.state import cut_keeps_window
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.llama.params import context_params
 from kvdesk.backend.llama.sizing import context_buffers, log_parser
-from kvdesk.backend.protocol.facts import BufferKind, KvState
+from kvdesk.backend.protocol.facts import BufferKind, ContextFacts, KvState
 from kvdesk.backend.settings import ContextSettings, pad256
 from kvdesk.errors import ContextFailed, EngineError
 
@@ -97,6 +98,25 @@ class Context:
         """Position after the last token; 0 when empty."""
         return lib.llama_memory_seq_pos_max(self.memory, 0) + 1
 
+    @property
+    def can_always_cut(self) -> bool:
+        """Whether tokens can be dropped from any position on: no window that forgets and no recurrent state."""
+        model = self.model
+        return not (model.is_recurrent or model.is_hybrid or (model.n_swa and not self.settings.swa_full))
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether batches of kv/batches.py's TILE tokens are computed in another way than smaller ones, and enough so to
+        matter: flash attention on the CPU over cells of f16 or f32."""
+        types = {self.settings.type_k, self.settings.type_v}
+        return (
+            self.flash_attn
+            and self.can_always_cut
+            and (types == {"f16"} or types == {"f32"})
+            and all(b.device == "CPU" for b in self.buffers if b.kind is BufferKind.KV)
+            and lib.llama_model_n_layer(self.model.ptr) * lib.llama_model_n_head(self.model.ptr) >= ENOUGH_HEADS
+        )
+
     def can_cut(self, position: int) -> bool:
         """Whether tokens from ``position`` on can be dropped and decoding go on there with equal results.
 
@@ -127,6 +147,21 @@ class Context:
             occupied += cache.size_bytes * cells // cache.cells
         cells_allocated = full or self.n_ctx
         return KvState(used, cells_allocated, occupied + (state if used else 0), allocated + state)
+
+    def facts(self, limit: int, kv: KvState, how: str, kept_tokens: int, elapsed_ms: float) -> ContextFacts:
+        """What it is, and how it came to hold ``kept_tokens`` within ``elapsed_ms``; it may grow up to ``limit`` cells."""
+        return ContextFacts(
+            settings=self.settings,
+            n_ctx=self.n_ctx,
+            n_ctx_limit=limit,
+            flash_attn=self.flash_attn,
+            buffers=self.buffers,
+            caches=self.caches,
+            kv=kv,
+            how=how,
+            kept_tokens=kept_tokens,
+            elapsed_ms=elapsed_ms,
+        )
 
     def close(self) -> None:
         """Free the cells and the compute buffers."""

@@ -11,6 +11,7 @@ from kvdesk.backend.llama.fitting import FORGETTING, MIDDLE, fit
 from kvdesk.backend.llama.kv.checkpoints import common_prefix
 from kvdesk.backend.llama.kv.conversation_cells import ConversationCells
 from kvdesk.backend.llama.kv.growth_question import Cancelled, ContextFull, GrowQuestion
+from kvdesk.backend.llama.kv.growth_step import REPLY_TOKENS
 from kvdesk.backend.llama.prompt import Prompt
 from kvdesk.backend.llama.sampler import Sampler
 from kvdesk.backend.llama.snapshot_cache import SnapshotCache
@@ -99,7 +100,7 @@ class Turn:
 
         try:
             if reused < len(tokens):
-                session.feed(tokens[reused:], self._ask, progress, logits=True)
+                session.feed(tokens[reused:], self._ask, progress, logits=True, spare=self._reply_cells())
             prompt_s = time.monotonic() - prompt_started
             reason = self._generate(has_read=reused < len(tokens))
         except Cancelled:
@@ -202,6 +203,10 @@ class Turn:
             for text in "12"
         )
         return min(common_prefix(one, other), common_prefix(one, tokens))
+
+    def _reply_cells(self) -> int:
+        """Cells that the reply will need, as far as that can be told: room for them is made with the prompt's."""
+        return min(self._request.sampling.max_tokens or REPLY_TOKENS, REPLY_TOKENS)
 
     # --- the reply ----------------------------------------------------------------------------------------------
 

@@ -12,8 +12,10 @@ from kvdesk.backend.llama import context as contexts
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.context import ABORTED, Context
+from kvdesk.backend.llama.kv.batches import ReadCost, batches
 from kvdesk.backend.llama.kv.checkpoints import Checkpoint, Checkpoints, common_prefix
-from kvdesk.backend.llama.kv.growth_question import Cancelled, ContextFull, GrowQuestion, always_grow
+from kvdesk.backend.llama.kv.growth_question import Cancelled, ContextFull, GrowQuestion, always_grow, always_trim
+from kvdesk.backend.llama.kv.growth_step import MoveSpeed
 from kvdesk.backend.llama.kv.saved_cells import SavedCells, needs_conversion, save_cells
 from kvdesk.backend.llama.kv.transfer import restore_checkpoint, save_checkpoint
 from kvdesk.backend.llama.library import lib
@@ -54,6 +56,8 @@ class ConversationCells:
         how many milliseconds it took."""
         self.on_forgotten: Callable[[int], None] = _ignore
         """Called with how many tokens were forgotten when that was the answer."""
+        self._read_cost = ReadCost()
+        self._move_speed = MoveSpeed()
         cells, self.limit = contexts.first_cells(settings, model)
         self.context = Context(model, settings, cells, abort)
         self.limit = max(self.limit, self.context.n_ctx)
@@ -66,18 +70,7 @@ class ConversationCells:
 
     def facts(self, how: str = "new", elapsed_ms: float = 0.0) -> ContextFacts:
         """The context as it is."""
-        return ContextFacts(
-            settings=self.settings,
-            n_ctx=self.context.n_ctx,
-            n_ctx_limit=self.limit,
-            flash_attn=self.context.flash_attn,
-            buffers=self.context.buffers,
-            caches=self.context.caches,
-            kv=self.kv(),
-            how=how,
-            kept_tokens=len(self.tokens),
-            elapsed_ms=elapsed_ms,
-        )
+        return self.context.facts(self.limit, self.kv(), how, len(self.tokens), elapsed_ms)
 
     # --- keeping what is there ---------------------------------------------------------------------------------
 
@@ -95,24 +88,27 @@ class ConversationCells:
             self.logits = answered.logits
             return common
         shared = min(common, len(prompt) - 1)
+        if self.context.has_tiles:
+            shared = len(prompt) - self._read_cost.to_read(len(prompt) - shared, len(prompt))
         if self.context.can_cut(shared) and self.context.cut(shared):
             self._truncate(shared)
             return shared
+        return self._return_before(shared)
+
+    def _return_before(self, n_tokens: int) -> int:
+        """Go back to the newest checkpoint of at most ``n_tokens`` tokens, or to none at all; returns its tokens."""
         for checkpoint in reversed(self.checkpoints):
-            if checkpoint.n_tokens <= shared and self._return_to(checkpoint):
+            if checkpoint.n_tokens <= n_tokens and self._return_to(checkpoint):
                 return checkpoint.n_tokens
         self.forget()
         return 0
 
     def _return_to(self, checkpoint: Checkpoint) -> bool:
-        n = checkpoint.n_tokens
-        restored = (
-            restore_checkpoint(self.context.ptr, checkpoint.state, n) if checkpoint.state else self.context.cut(n)
-        )
-        if not restored:
-            return False
-        self._truncate(n)
-        return True
+        n, state = checkpoint.n_tokens, checkpoint.state
+        restored = restore_checkpoint(self.context.ptr, state, n) if state else self.context.cut(n)
+        if restored:
+            self._truncate(n)
+        return restored
 
     def _truncate(self, n: int) -> None:
         if n < len(self.tokens):
@@ -145,8 +141,7 @@ class ConversationCells:
     def checkpoint(self, *, logits: bool = False) -> None:
         """Remember this point, if the model is one whose cells cannot always be cut back, or for the ``logits`` that
         the last decode left."""
-        model = self.model
-        forgets = model.is_recurrent or model.is_hybrid or (model.n_swa and not self.settings.swa_full)
+        forgets = not self.context.can_always_cut
         if not (forgets or logits) or self.checkpoints.has(len(self.tokens)):
             return
         state = save_checkpoint(self.context.ptr) if forgets else None
@@ -161,23 +156,30 @@ class ConversationCells:
         on_progress: Callable[[int], None] | None = None,
         *,
         logits: bool = False,
+        spare: int = 0,
     ) -> None:
         """Decode ``tokens`` after those that are there, a physical batch at a time so that a stop is quick; with
-        ``logits`` the next token can be sampled afterwards.
+        ``logits`` the next token can be sampled afterwards. The context grows at most once for all of them, with ``spare``
+        cells for what comes next.
 
         Raises Cancelled, ContextFull or EngineError; the tokens decoded so far stay.
         """
-        step = self.settings.n_ubatch
-        for start in range(0, len(tokens), step):
-            part = tokens[start : start + step]
-            self.make_room(len(part), ask)
-            is_last = start + step >= len(tokens)
+        if not self.make_room(len(tokens), ask, spare=spare, trims=False):
+            ask = always_trim  # not asked again for the same prompt
+        done = 0
+        for size in batches(len(tokens), self.settings.n_ubatch):
+            part = tokens[done : done + size]
+            self.make_room(size, ask)
+            is_last = done + size == len(tokens)
+            started, depth = time.monotonic(), len(self.tokens)
             if self.abort.is_set() or self.context.decode(part, logits=logits and is_last) == ABORTED:
                 self._mend()
                 raise Cancelled
+            self._read_cost.note(size, depth, time.monotonic() - started)
             self.tokens.extend(part)
+            done += size
             if on_progress:
-                on_progress(start + len(part))
+                on_progress(done)
 
     def feed_one(self, token: int, ask: GrowQuestion) -> None:
         """As feed with logits, for the token loop."""
@@ -196,12 +198,8 @@ class ConversationCells:
         """After an aborted decode: make the cells and ``tokens`` agree again."""
         n = len(self.tokens)
         whole = not (self.model.is_recurrent or self.model.is_hybrid)  # a recurrent state may be half written
-        if whole and self.context.cut(n) and self.context.end() == n:
-            return
-        for checkpoint in reversed(self.checkpoints):
-            if self._return_to(checkpoint):
-                return
-        self.forget()
+        if not (whole and self.context.cut(n) and self.context.end() == n):
+            self._return_before(n)
 
     # --- forgetting ---------------------------------------------------------------------------------------------
 
@@ -232,23 +230,23 @@ class ConversationCells:
 
     # --- growing ------------------------------------------------------------------------------------------------
 
-    def make_room(self, n_tokens: int, ask: GrowQuestion) -> None:
-        """See that ``n_tokens`` more fit, growing in doublings up to the limit, each step asked for first.
+    def make_room(self, n_tokens: int, ask: GrowQuestion, *, spare: int = 0, trims: bool = True) -> bool:
+        """See that ``n_tokens`` more fit, growing up to the limit, each step asked for first; ``spare`` cells more where it
+        grows anyway. False where the answer is to forget and ``trims`` says that this is not the time.
 
         Raises ContextFull at the limit or when the answer is to stop.
         """
         failed = ""
         while (cells := len(self.tokens) + n_tokens) > self.context.n_ctx:
-            wanted = min(self.limit, max(2 * self.context.n_ctx, pad256(cells)))
             if cells > self.limit or self.context.n_ctx >= self.limit:
-                if not self.asks_at_limit:
-                    raise ContextFull
-                own = self.model.positions.within(pad256(lib.llama_model_n_ctx_train(self.model.ptr)))
-                wanted = max(self.limit, min(own, max(2 * self.limit, pad256(cells))))
-                failed = failed or f"The context length of {self.limit:,} tokens is reached."
-                if self._turns(self.context.n_ctx, wanted):
-                    failed += " In a longer one this model reads the whole conversation again."
+                wanted, why = self._beyond_limit(cells)
+                failed = failed or why
+            else:
+                kv_bytes = self.context.kv().bytes_allocated
+                wanted = self._move_speed.next_cells(self.context.n_ctx, cells + spare, self.limit, kv_bytes)
             answer = ask(len(self.tokens), self.context.n_ctx, wanted, failed)
+            if answer.action == "trim" and not trims:
+                return False
             if answer.action == "grow" and wanted > self.context.n_ctx:
                 before = self.limit, self.settings
                 if wanted > self.limit:
@@ -267,6 +265,17 @@ class ConversationCells:
                 self.on_forgotten(self.shift(self.n_keep, ask))
             else:
                 raise ContextFull
+        return True
+
+    def _beyond_limit(self, cells: int) -> tuple[int, str]:
+        """How many cells to ask for beyond the limit, and what there is to say about it. Raises ContextFull."""
+        if not self.asks_at_limit:
+            raise ContextFull
+        own = self.model.positions.within(pad256(lib.llama_model_n_ctx_train(self.model.ptr)))
+        wanted = max(self.limit, min(own, max(2 * self.limit, pad256(cells))))
+        turned = " In a longer one this model reads the whole conversation again."
+        reached = f"The context length of {self.limit:,} tokens is reached."
+        return wanted, reached + turned * self._turns(self.context.n_ctx, wanted)
 
     def shrink(self, n_tokens: int) -> None:
         """Give back what a conversation of ``n_tokens`` does not need, if that is half or more and memory is short."""
@@ -281,7 +290,7 @@ class ConversationCells:
         Raises ContextFailed with the old size back in place, or Cancelled while it is read again.
         """
         started = time.monotonic()
-        before = self.context.n_ctx
+        before, occupied_bytes = self.context.n_ctx, self.context.kv().bytes_used
         saved = save_cells(self.context, self.tokens)
         self.context.close()
         try:
@@ -293,6 +302,7 @@ class ConversationCells:
         is_moved = saved is None or (not self._turns(before, made.n_ctx) and saved.move_into(made))
         del saved
         library.give_back_free_memory()  # the old cells and the copy: the chart shows what is really held
+        self._move_speed.note(made.kv().bytes_allocated + occupied_bytes, time.monotonic() - started)
         try:
             if not is_moved:
                 self.forget()
@@ -353,6 +363,7 @@ class ConversationCells:
             raise
         del saved
         library.give_back_free_memory()
+        self._read_cost = ReadCost()
         return how
 
     def _fill(

@@ -21,3 +21,8 @@ class ContextFull(Exception):
 def always_grow(_at: int, _from: int, _to: int, _failed: str) -> GrowAnswer:
     """The answer where nobody is asked."""
     return GrowAnswer("grow")
+
+
+def always_trim(_at: int, _from: int, _to: int, _failed: str) -> GrowAnswer:
+    """The answer where forgetting was chosen already."""
+    return GrowAnswer("trim")
