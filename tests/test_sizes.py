@@ -61,7 +61,7 @@ def test_nobody_else_writes_a_size() -> None:
     """The axes of charts have ticks between the tenths (1.25 GiB), a pair shares one unit, and a token costs KiB with three figures."""
     allowed = {"sizes.py", "ui/memory/plots/ticks.py", "ui/widgets/numbers.py", "backend/planning/explain.py"}
     unit = re.compile(r"""\}\s?(?:[KMG]iB|[kMGT]B)\b|["']\s?(?:[KMGT]iB|[kMGT]B)["']""")
-    fields = {"backend/preferences.py", "ui/settings/settings_panel.py"}  # number fields have one unit
+    fields = {"backend/preferences.py", "ui/settings/margin_field.py"}  # number fields have one unit
     kernel = {"backend/system/procfs.py", "backend/system/drm_clients.py"}  # read it
     found = {
         path.relative_to(PACKAGE).as_posix()
