@@ -9,11 +9,11 @@ import argparse
 import contextlib
 import importlib
 import signal
-import sys
 from collections.abc import Sequence
 
 from kvdesk import __version__
 from kvdesk.errors import KvdeskError, UsageError
+from kvdesk.terminal import say_beside
 
 COMMANDS = {
     "plan": ("kvdesk.commands.plan", "what a model needs, before it is loaded"),
@@ -79,10 +79,10 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     try:
         return int(module.run(args))
     except UsageError as error:
-        print(f"kvdesk {name}: {error}", file=sys.stderr)
+        say_beside(f"kvdesk {name}: {error}")
         return 2
     except KvdeskError as error:
-        print(f"kvdesk {name}: {error}", file=sys.stderr)
+        say_beside(f"kvdesk {name}: {error}")
         return 1
     except Ended as ended:
         return 128 + ended.number

@@ -7,9 +7,13 @@ import logging
 import logging.handlers
 import sys
 import threading
+import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
+
+from kvdesk.shown_text import shown_text
+from kvdesk.terminal import say_beside
 
 _fault_file: TextIO | None = None
 
@@ -20,7 +24,7 @@ def start(folder: Path) -> None:
     handler = logging.handlers.RotatingFileHandler(
         folder / "kvdesk.log", maxBytes=1_000_000, backupCount=3, encoding="utf-8"
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
@@ -30,8 +34,15 @@ def start(folder: Path) -> None:
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
 
 
+class _Formatter(logging.Formatter):
+    """Writes what a message quotes in signs that no terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown_text(super().format(record))
+
+
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An exception that nobody caught: to the log, and to a terminal if there is one."""
     logging.getLogger("kvdesk").error("uncaught", exc_info=(kind, error, trace))
-    if sys.__stderr__:
-        sys.__excepthook__(kind, error, trace)
+    if sys.stderr:
+        say_beside("".join(traceback.format_exception(kind, error, trace)), end="")

@@ -25,7 +25,15 @@ FACES = r"kvdesk\.(cli|__main__|commands)"
 LLAMA = r"kvdesk\.backend\.llama"
 PROCESSES = r"kvdesk\.backend\.processes"
 """Modules that a process of its own starts in: the engine, the dry run's helper, the server behind ``kvdesk worker``."""
-VALUES = {"errors", "sizes", "backend.ggml_log", "backend.ggml_types", "backend.settings", "backend.protocol"}
+VALUES = {
+    "errors",
+    "shown_text",
+    "sizes",
+    "backend.ggml_log",
+    "backend.ggml_types",
+    "backend.settings",
+    "backend.protocol",
+}
 """What every package of the backend may know: the values that cross packages, what ggml calls its types and
 says of memory, how sizes are written, and the errors a person may see."""
 MAY_KNOW = {
@@ -37,9 +45,9 @@ MAY_KNOW = {
     "backend.text_file": {"errors", "sizes"},
     "backend.atomic_file": set(),
     "backend.code_lexer": {"errors", "backend.processes", "backend.system"},
-    "backend.gguf": {"errors", "sizes", "backend.ggml_types"},
+    "backend.gguf": {"errors", "shown_text", "sizes", "backend.ggml_types"},
     "backend.chat_format": {"errors", "sizes", "backend.processes", "backend.protocol", "backend.system"},
-    "backend.library.hub": {"errors", "sizes", "backend.atomic_file", "backend.gguf"},
+    "backend.library.hub": {"errors", "shown_text", "sizes", "backend.atomic_file", "backend.gguf"},
     "backend.library": {
         *VALUES,
         "paths",
@@ -71,7 +79,7 @@ MAY_KNOW = {
     },
     "backend.processes": {*VALUES, "backend.chat_format", "backend.gguf", "backend.llama", "backend.system"},
     "backend.llama": {*VALUES, "backend.chat_format", "backend.conversations", "backend.gguf", "backend.system"},
-    "ui.widgets": {"paths", "sizes"},
+    "ui.widgets": {"paths", "shown_text", "sizes"},
     "ui.memory": {*VALUES, "backend.gguf", "backend.planning", "backend.session_log", "backend.system", "ui.widgets"},
     "ui.panels": {*VALUES, "backend.planning", "backend.system", "ui.memory", "ui.widgets"},
     "ui.settings": {*VALUES, "backend.gguf", "backend.planning", "ui.panels", "ui.widgets"},
@@ -116,7 +124,7 @@ BUILT_ON = {
 }
 """The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
-    r"kvdesk\.(errors|sizes)"
+    r"kvdesk\.(errors|shown_text|sizes)"
     r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\.(chat_format|reply_reader|template|thinking)|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
     r"|system\.diagnosis\.(acceleration|finding)|engine\.(crash_report|engine_event)|session\.(state|session_event|reduce)|conversations\.(conversation|file_format|read_values)"
     r"|planning\.(checkpoints|cost_curve|described_machine|estimate|explain|headroom_watch|options|plan|plan_event|device_plan|verdict))"
@@ -260,6 +268,13 @@ WALLS = [
         but=SQL,
         never="sqlite3",
         broken_by=("kvdesk.commands.log", "def f():\n    import sqlite3\n"),
+    ),
+    Wall(
+        "a label shows any text letter by letter: every label is a PlainLabel",
+        who=r"kvdesk\.ui(\..+)?",
+        but=r"kvdesk\.ui\.widgets\.plain_text",
+        never=r"PySide6\.QtWidgets\.QLabel",
+        broken_by=("kvdesk.ui.panels.model_bar", "from PySide6.QtWidgets import QLabel\n"),
     ),
     Wall(
         "NVML is read in one place",

@@ -6,15 +6,14 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import queue
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from kvdesk.commands.flags import add_flags, given
 from kvdesk.errors import EngineError, KvdeskError, SettingsError
+from kvdesk.terminal import say, say_beside, say_json
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -168,7 +167,7 @@ class _TerminalChat:
             self._say(room_sentence(change))
 
     def _say(self, sentence: str) -> None:
-        print(f"kvdesk chat: {sentence}", file=sys.stderr)
+        say_beside(f"kvdesk chat: {sentence}")
 
     def run(self) -> None:
         """Load, answer every prompt, report. Raises what the engine says went wrong."""
@@ -185,7 +184,7 @@ class _TerminalChat:
             kv = finished.kv
             report.append({"text": text, "reasoning": thought, **dataclasses.asdict(finished.stats)})
         if self._args.json:
-            print(json.dumps(self._report(loaded, report, kv), ensure_ascii=False), flush=True)
+            say_json(self._report(loaded, report, kv))
         self._wait_for_comparison()
 
     def _load(self) -> Loaded:
@@ -226,11 +225,10 @@ class _TerminalChat:
         if not self._args.json:
             stats = finished.stats
             speed = f"{stats.tokens_per_second:.1f} tokens/s, " if stats.tokens_per_second else ""
-            print(flush=True)
-            print(
+            say()
+            say_beside(
                 f"[{stats.completion_tokens} tokens, {speed}first after {stats.ttft_ms:.0f} ms, "
-                f"prompt {stats.prompt_tokens} ({stats.reused_tokens} reused), ended: {stats.stop_reason}]",
-                file=sys.stderr,
+                f"prompt {stats.prompt_tokens} ({stats.reused_tokens} reused), ended: {stats.stop_reason}]"
             )
         thought = "".join(piece.thought for piece in pieces).strip()
         return "".join(piece.text for piece in pieces), thought, finished
@@ -252,8 +250,8 @@ class _TerminalChat:
                 if pieces is not None:
                     pieces.append(event)
                 if not self._args.json:
-                    print(event.thought, end="", file=sys.stderr, flush=True)
-                    print(event.text, end="", flush=True)
+                    say_beside(event.thought, end="")
+                    say(event.text, end="")
             case m.GrowWanted() as event:
                 self._session.answer_growth(m.GrowAnswer("stop" if event.failed else "grow"))
                 if event.failed:

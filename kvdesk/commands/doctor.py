@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 from kvdesk import __version__, paths
+from kvdesk.terminal import say, say_json
 
 if TYPE_CHECKING:
     from kvdesk.backend.protocol.messages import Started
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         "findings": [dataclasses.asdict(finding) for finding in findings],
     }
     if args.json:
-        print(json.dumps(facts, indent=2))
+        say_json(facts, indent=2)
     else:
         _print(facts, findings)
     return int(any(finding.verdict is Verdict.PROBLEM for finding in findings))
@@ -130,14 +130,14 @@ def _build() -> str:
 
 def _print(facts: dict[str, object], findings: list[Finding]) -> None:
     signs = {"fine": "  ", "note": "! ", "problem": "X "}
-    print(f"kvdesk {facts['kvdesk']} ({facts['build']}), llama-cpp-python {facts['llama_cpp_python']}")
+    say(f"kvdesk {facts['kvdesk']} ({facts['build']}), llama-cpp-python {facts['llama_cpp_python']}")
     if facts["system_info"]:
-        print(f"{facts['system_info']}")
-    print()
+        say(f"{facts['system_info']}")
+    say()
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        print(f"{signs[finding.verdict]}{finding.subject:{width}}  {finding.text}")
+        say(f"{signs[finding.verdict]}{finding.subject:{width}}  {finding.text}")
         if finding.advice:
-            print(f"  {'':{width}}  -> {finding.advice}")
+            say(f"  {'':{width}}  -> {finding.advice}")
     counts = [sum(finding.verdict == verdict for finding in findings) for verdict in ("problem", "note")]
-    print(f"\n{counts[0]} problems (X), {counts[1]} notes (!)" if any(counts) else "\nAll is well.")
+    say(f"\n{counts[0]} problems (X), {counts[1]} notes (!)" if any(counts) else "\nAll is well.")

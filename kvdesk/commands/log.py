@@ -6,7 +6,6 @@ Reading is backend/session_log/reader.py's, writing backend/session_log/export.p
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kvdesk.errors import UsageError
+from kvdesk.shown_text import shown_line
 from kvdesk.sizes import format_bytes
+from kvdesk.terminal import say, say_beside, say_json
 
 if TYPE_CHECKING:
     from kvdesk.backend.session_log.reader import Session, SessionSummary
@@ -52,11 +53,11 @@ def _list(args: argparse.Namespace) -> None:
     folder = paths.sessions_dir()
     sessions = list_sessions(folder)
     if args.json:
-        print(json.dumps({"folder": str(folder), "sessions": [_json(one) for one in sessions]}, ensure_ascii=False))
+        say_json({"folder": str(folder), "sessions": [_json(one) for one in sessions]})
     elif sessions:
-        print("\n".join(_aligned([("session", "lasted", "peak", "ended", "model"), *map(_row, sessions)])))
+        say("\n".join(_aligned([("session", "lasted", "peak", "ended", "model"), *map(_row, sessions)])))
     else:
-        print(f"No session has been recorded in {folder} yet.")
+        say(f"No session has been recorded in {folder} yet.")
 
 
 def _json(summary: SessionSummary) -> dict[str, Any]:
@@ -80,27 +81,27 @@ def _json(summary: SessionSummary) -> dict[str, Any]:
 
 
 def _row(summary: SessionSummary) -> tuple[str, ...]:
-    ended = _plain(summary.how_ended) + (" (damaged)" if summary.damaged else "")
+    ended = shown_line(summary.how_ended) + (" (damaged)" if summary.damaged else "")
     return (
         summary.session_id,
         _lasted(summary.duration_s),
         format_bytes(summary.peak_bytes),
         ended,
-        _plain(summary.model),
+        shown_line(summary.model),
     )
 
 
 def _show(args: argparse.Namespace) -> None:
-    print("\n".join(_words(_opened(args.session))))
+    say("\n".join(_words(_opened(args.session))))
 
 
 def _words(session: Session) -> Iterable[str]:
     """Who, when, how much in each domain, and what happened."""
     summary, header = session.summary, session.header
     yield f"{summary.session_id}: kvdesk {summary.version} ({summary.app})"
-    yield f"model    {_plain(summary.model) or 'none'}"
-    yield f"started  {_moment(summary.started_s)}, lasted {_lasted(summary.duration_s)}, ended: {_plain(summary.how_ended)}"
-    yield f"system   {_plain(str(header.get('system', 'unknown')))}"
+    yield f"model    {shown_line(summary.model) or 'none'}"
+    yield f"started  {_moment(summary.started_s)}, lasted {_lasted(summary.duration_s)}, ended: {shown_line(summary.how_ended)}"
+    yield f"system   {shown_line(str(header.get('system', 'unknown')))}"
     yield f"peak     {format_bytes(summary.peak_bytes)} resident, {summary.n_samples:,} samples"
     domains = list(_domain_rows(session))
     if domains:
@@ -109,7 +110,7 @@ def _words(session: Session) -> Iterable[str]:
         yield from _aligned([heads, *domains])
     if session.events:
         yield ""
-        yield from (f"{_moment(e.time_s)}  {e.kind:<9}  {_plain(e.text)}".rstrip() for e in session.events)
+        yield from (f"{_moment(e.time_s)}  {e.kind:<9}  {shown_line(e.text)}".rstrip() for e in session.events)
 
 
 def _domain_rows(session: Session) -> Iterable[tuple[str, ...]]:
@@ -179,7 +180,7 @@ def _opened(wanted: str) -> Session:
 
     session = open_session(find_session(paths.sessions_dir(), wanted))
     if session.damaged:
-        print(f"kvdesk log: {session.path.name} is damaged; this is what could be read of it.", file=sys.stderr)
+        say_beside(f"kvdesk log: {session.path.name} is damaged; this is what could be read of it.")
     return session
 
 
@@ -200,11 +201,6 @@ def _lasted(duration_s: float | None) -> str:
     minutes, seconds = divmod(round(duration_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
-
-
-def _plain(text: str) -> str:
-    """Text from outside on one line, nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterable[str]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvdesk.commands.table import aligned
+from kvdesk.shown_text import shown_line
 from kvdesk.sizes import format_bytes, format_file_size
+from kvdesk.terminal import say, say_json
 
 if TYPE_CHECKING:
     from kvdesk.backend.gguf.model_file import ModelFile
@@ -30,22 +31,20 @@ def show(args: argparse.Namespace) -> int:
     with Pricer(model, Calibration(paths.calibration_file())) as pricer:
         prices = [] if args.no_fit else _prices(pricer, args.machine)
     if args.json:
-        print(json.dumps({"path": str(model.path), **_facts(model), "prices": prices}))
+        say_json({"path": str(model.path), **_facts(model), "prices": prices})
         return 0
-    print(
+    say(
         "\n".join(
             aligned([[label.replace("_", " "), str(value)] for label, value in _facts(model).items()], left=(0, 1))
         )
     )
     if prices:
-        print("\n" + "\n".join(_table(prices)))
+        say("\n" + "\n".join(_table(prices)))
     return 0
 
 
 def _facts(model: ModelFile) -> dict[str, Any]:
     """The header, key by key."""
-    from kvdesk.backend.gguf.header import one_line
-
     experts = f"{model.expert_used_count} of {model.expert_count} experts" if model.expert_count else "none"
     return {
         "name": model.name,
@@ -61,7 +60,7 @@ def _facts(model: ModelFile) -> dict[str, Any]:
         "trained_context": f"{model.n_ctx_train:,} tokens",
         "vocabulary": f"{model.n_vocab:,} tokens" if model.has_vocab else "none",
         "chat_template": "its own" if model.has_chat_template else "none: a plain dialogue is used",
-        "license": one_line(str(model.metadata.get("general.license", "unknown")), 80),
+        "license": shown_line(str(model.metadata.get("general.license", "unknown")), 80),
     }
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from kvdesk.commands import models_hub
 from kvdesk.commands.table import aligned
 from kvdesk.errors import UsageError
+from kvdesk.shown_text import shown_line
 from kvdesk.sizes import format_file_size
+from kvdesk.terminal import say, say_beside, say_json
 
 if TYPE_CHECKING:
     from kvdesk.backend.library.models import ModelListEntry
@@ -62,11 +63,11 @@ def _list(args: argparse.Namespace) -> int:
         shown: dict[str, Any] = {"models": _json_rows(entries, fits)}
         if args.action == "scan":
             shown["places"] = _json_places(places, entries)
-        print(json.dumps(shown))
+        say_json(shown)
         return 0
     if args.action == "scan":
-        print("\n".join(_place_rows(places, entries)) + "\n")
-    print("\n".join(_rows(entries, fits)) if entries else "There are no models on this machine yet.")
+        say("\n".join(_place_rows(places, entries)) + "\n")
+    say("\n".join(_rows(entries, fits)) if entries else "There are no models on this machine yet.")
     return 0
 
 
@@ -78,15 +79,14 @@ def _remove(args: argparse.Namespace) -> int:
         if not sys.stdin.isatty():
             raise UsageError("Nothing was deleted: say --yes to delete without being asked.")
         names = ", ".join(file.name for file in files_of(path))
-        if input(f"Delete {names} for good? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("Nothing was deleted.")
+        if input(shown_line(f"Delete {names} for good? [y/N] ")).strip().lower() not in ("y", "yes"):
+            say("Nothing was deleted.")
             return 1
     freed = delete_model(path)
-    print(
-        json.dumps({"deleted": str(path), "freed_bytes": freed})
-        if args.json
-        else f"Deleted; {format_file_size(freed)} are free."
-    )
+    if args.json:
+        say_json({"deleted": str(path), "freed_bytes": freed})
+    else:
+        say(f"Deleted; {format_file_size(freed)} are free.")
     return 0
 
 
@@ -100,7 +100,7 @@ def _places(folders: Sequence[str]) -> tuple[Place, ...]:
         raise UsageError(f"There is no folder {missing[0]}.")
     preferences, problem = load_preferences(paths.config_dir() / FILE_NAME)
     if problem:
-        print(problem, file=sys.stderr)
+        say_beside(problem)
     return all_places((*preferences.model_folders, *folders))
 
 
@@ -138,8 +138,6 @@ def _counted(places: Sequence[Place], entries: Sequence[ModelListEntry]) -> list
 
 
 def _rows(entries: Sequence[ModelListEntry], fits: dict[str, Fit]) -> list[str]:
-    from kvdesk.backend.gguf.header import one_line
-
     rows = [["model", "architecture", "quantization", "parameters", "size", "context", "from", "fit"]]
     for entry in entries:
         fit = fits.get(entry.path)
@@ -161,7 +159,7 @@ def _rows(entries: Sequence[ModelListEntry], fits: dict[str, Fit]) -> list[str]:
         *(
             line
             for entry, text in zip(entries, lines[1:], strict=True)
-            for line in (text, f"  {one_line(entry.path, 4096)}")
+            for line in (text, f"  {shown_line(entry.path, 4096)}")
         ),
     ]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import queue
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from kvdesk.commands import model_details
 from kvdesk.commands.table import aligned
 from kvdesk.errors import HubError, UsageError
+from kvdesk.shown_text import shown_line
 from kvdesk.sizes import format_file_size
+from kvdesk.terminal import say, say_beside, say_json, say_progress
 
 if TYPE_CHECKING:
     from kvdesk.backend.library.badges import Badges
@@ -70,11 +71,11 @@ def search(args: argparse.Namespace) -> int:
     found = Hub().search(" ".join(args.words), sort=args.sort, limit=max(1, min(args.limit, 100)))
     if args.json:
         keys = ("repo_id", "downloads", "likes", "license", "updated", "is_gated", "is_private")
-        print(json.dumps({"repositories": [{key: getattr(one, key) for key in keys} for one in found]}))
+        say_json({"repositories": [{key: getattr(one, key) for key in keys} for one in found]})
         return 0
     rows = [["repository", "downloads", "likes", "updated", "license"]]
     rows += [[one.repo_id, f"{one.downloads:,}", f"{one.likes:,}", one.updated, _license(one)] for one in found]
-    print("\n".join(aligned(rows, left=(0, 3, 4))) if found else "The hub has no GGUF repository of that name.")
+    say("\n".join(aligned(rows, left=(0, 3, 4))) if found else "The hub has no GGUF repository of that name.")
     return 0
 
 
@@ -95,7 +96,7 @@ def info(args: argparse.Namespace) -> int:
             | {"fit": fit.to_json_dict() if fit else None, "is_best": best is not None and best[0] == index}
             for index, (model, fit) in enumerate(zip(models, fits, strict=True))
         ]
-        print(json.dumps({"repo_id": repository.repo_id, "license": repository.license, "models": rows}))
+        say_json({"repo_id": repository.repo_id, "license": repository.license, "models": rows})
         return 0
     rows = [["", "quantization", "size", "fit", "model"]]
     for index, (model, fit) in enumerate(zip(models, fits, strict=True)):
@@ -103,9 +104,9 @@ def info(args: argparse.Namespace) -> int:
         rows.append(
             [mark, model.quantization, format_file_size(model.size_bytes), fit.sentence if fit else "", _shown(model)]
         )
-    print("\n".join(aligned(rows, left=(0, 1, 3, 4))))
+    say("\n".join(aligned(rows, left=(0, 1, 3, 4))))
     if best:
-        print(f"* {best[1]}")
+        say(f"* {best[1]}")
     return 0
 
 
@@ -136,7 +137,7 @@ def get(args: argparse.Namespace) -> int:
         show.close()
         downloads.close()
     if not args.json:
-        print(state.path)
+        say(state.path)
     return 0
 
 
@@ -161,7 +162,7 @@ def _chosen(hub: Hub, args: argparse.Namespace) -> RemoteModel:
         )
     chosen = next(model for model in models if model.size_bytes == offers[best[0]].size_bytes)
     if not args.json:
-        print(f"{chosen.quantization or chosen.name}: {best[1]}", file=sys.stderr)
+        say_beside(f"{chosen.quantization or chosen.name}: {best[1]}")
     return chosen
 
 
@@ -200,11 +201,11 @@ def _priced(hub: Hub, models: tuple[RemoteModel, ...], args: argparse.Namespace)
     pricing, quiet = badges(args.machine), args.json
     fits: list[Fit] = []
     for index, model in enumerate(models):
-        if not quiet and sys.stderr.isatty():
-            print(f"\rreading headers: {index + 1} of {len(models)}", end="", file=sys.stderr, flush=True)
+        if not quiet:
+            say_progress(f"reading headers: {index + 1} of {len(models)}")
         fits.append(pricing.of_remote(hub, model))
-    if not quiet and sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr)
+    if not quiet:
+        say_progress("")
     return fits
 
 
@@ -230,9 +231,7 @@ def _json_row(model: RemoteModel) -> dict[str, Any]:
 
 
 def _shown(model: RemoteModel) -> str:
-    from kvdesk.backend.gguf.header import one_line
-
-    return one_line(model.name, 120)
+    return shown_line(model.name, 120)
 
 
 def _license(repository: Repository) -> str:
@@ -243,7 +242,7 @@ class _JsonLines:
     """One line for each state of the download."""
 
     def tell(self, state: DownloadState) -> None:
-        print(json.dumps(dataclasses.asdict(state) | {"seconds_left": state.seconds_left}), flush=True)
+        say_json(dataclasses.asdict(state) | {"seconds_left": state.seconds_left})
 
     def close(self) -> None:
         """Nothing is left to do."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from kvdesk.commands.flags import FLAGS, add_flags, given
 from kvdesk.commands.table import aligned
 from kvdesk.errors import SettingsError, UsageError
 from kvdesk.sizes import MIB, format_bytes, format_bytes_delta
+from kvdesk.terminal import say, say_json
 
 if TYPE_CHECKING:
     from kvdesk.backend.gguf.model_file import ModelFile
@@ -94,9 +94,9 @@ def _plan(args: argparse.Namespace, settings: EngineSettings, pricer: Pricer, ma
     plan = pricer.plan(settings, readings, with_options=True)
     curves = pricer.curve(settings, _curve_types(settings), readings) if args.curve else ()
     if args.json:
-        print(json.dumps(_json(pricer.model, plan, curves)))
+        say_json(_json(pricer.model, plan, curves))
     else:
-        print("\n".join(_table(pricer.model, plan, curves)))
+        say("\n".join(_table(pricer.model, plan, curves)))
 
 
 def _settings(args: argparse.Namespace) -> EngineSettings:

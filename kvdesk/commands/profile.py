@@ -8,9 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import queue
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kvdesk.commands.flags import add_flags, given
 from kvdesk.errors import StoreError, UsageError
 from kvdesk.sizes import format_bytes
+from kvdesk.terminal import say, say_beside, say_json, say_progress
 
 if TYPE_CHECKING:
     from kvdesk.backend.engine.engine_event import EngineEvent
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         ):
             write_csv(outcome.points, file)
     if args.json:
-        print(json.dumps(outcome.to_json_dict(request)))
+        say_json(outcome.to_json_dict(request))
     return 130 if outcome.is_cancelled else 0
 
 
@@ -140,29 +139,27 @@ class _Outcome:
 
         match event:
             case ProfileProgress():
-                if sys.stderr.isatty():
-                    words = f"{event.type_k}/{event.type_v} {event.n_ctx:,} tokens {event.fraction:4.0%}"
-                    print(f"\r{event.done + 1} of {event.total}: {words} ", end="", file=sys.stderr, flush=True)
+                words = f"{event.type_k}/{event.type_v} {event.n_ctx:,} tokens {event.fraction:4.0%}"
+                say_progress(f"{event.done + 1} of {event.total}: {words} ")
             case ProfilePoint():
                 self.points.append(event)
                 self._show(event)
             case ProfileStopped():
                 self.stopped.append(event)
                 types = f"{event.type_k}/{event.type_v}"
-                print(f"\rkvdesk profile: {types} ends before {event.n_ctx:,} tokens: {event.reason}", file=sys.stderr)
+                say_progress("")
+                say_beside(f"kvdesk profile: {types} ends before {event.n_ctx:,} tokens: {event.reason}")
 
     def _show(self, point: ProfilePoint) -> None:
         if self._is_json:
             return
         if len(self.points) == 1:
-            print(_row(HEADS))
+            say(_row(HEADS))
         share = "unknown" if point.kv_share is None else f"{point.kv_share:.1%}"
         speeds = (point.prompt_tokens_per_second, point.tokens_per_second)
         sizes = (point.predicted_total_bytes, point.measured_total_bytes)
         cells = (f"{point.type_k}/{point.type_v}", f"{point.n_ctx:,}", format_bytes(point.kv_bytes), share)
-        print(
-            _row((*cells, *map(format_bytes, sizes), *("-" if s is None else f"{s:,.1f}" for s in speeds))), flush=True
-        )
+        say(_row((*cells, *map(format_bytes, sizes), *("-" if s is None else f"{s:,.1f}" for s in speeds))))
 
     def to_json_dict(self, request: ProfileRequest) -> dict[str, Any]:
         """The contract of ``kvdesk profile --json``: bytes, tokens, tokens per second; null is unknown."""

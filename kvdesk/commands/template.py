@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kvdesk.commands.flags import add_flags
 from kvdesk.errors import EngineError, UsageError
+from kvdesk.terminal import say, say_beside, say_json
 
 if TYPE_CHECKING:
     from kvdesk.backend.processes.prompt_process import Rendered, RenderPrompt
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     )
     rendered = _ask(question)
     if args.json:
-        print(json.dumps(_report(rendered, has_reply=question.reply is not None), ensure_ascii=False))
+        say_json(_report(rendered, has_reply=question.reply is not None))
     else:
         _print(rendered, has_reply=question.reply is not None)
     return 0
@@ -147,21 +146,15 @@ def _report(rendered: Rendered, *, has_reply: bool) -> dict[str, Any]:
 def _print(rendered: Rendered, *, has_reply: bool) -> None:
     learned = rendered.format
     for warning in rendered.warnings:
-        print(f"kvdesk template: {warning}", file=sys.stderr)
+        say_beside(f"kvdesk template: {warning}")
     if has_reply:
-        print(printable(f"thought: {rendered.thought}\nanswer: {rendered.answer}"))
-        print(f"[ended by {rendered.ended_by!r}]" if rendered.ended_by else "[not ended]", file=sys.stderr)
+        say(f"thought: {rendered.thought}\nanswer: {rendered.answer}")
+        say_beside(f"[ended by {rendered.ended_by!r}]" if rendered.ended_by else "[not ended]")
         return
-    print(printable(rendered.text))
+    say(rendered.text)
     around = " ... ".join(learned.thinking) if learned.thinking else "none"
     state = ", open at the start" if learned.open_at_start else ""
-    print(
+    say_beside(
         f"[{len(rendered.tokens)} tokens, thinking: {around}{state}, ends: {', '.join(learned.ends) or 'none learned'}, "
-        f"system role: {'yes' if learned.system_role else 'no'}, variables: {', '.join(learned.variables) or 'none'}]",
-        file=sys.stderr,
+        f"system role: {'yes' if learned.system_role else 'no'}, variables: {', '.join(learned.variables) or 'none'}]"
     )
-
-
-def printable(text: str) -> str:
-    """``text`` for a terminal: control characters, which could move its cursor or set its title, as Python writes them."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in text)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kvdesk.errors import EngineError, UsageError
 from kvdesk.sizes import format_bytes
+from kvdesk.terminal import say, say_beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("The number of threads is negative; 0 is one per core.")
     endpoint = f"{address}:{_free_port(address, args.port)}"
     if not address.is_loopback:
-        print(f"kvdesk worker: {NO_AUTHENTICATION.format(endpoint)}", file=sys.stderr)
+        say_beside(f"kvdesk worker: {NO_AUTHENTICATION.format(endpoint)}")
     _serve(endpoint, args.threads or psutil.cpu_count(logical=False) or 1)
     return 0
 
@@ -92,12 +93,12 @@ def _serve(endpoint: str, n_threads: int) -> None:
     try:
         devices = _lent_devices(process, log_path)
         _wait_until_listening(endpoint, process, log_path)
-        print(f"listening on {endpoint}, {_offer(devices)}", flush=True)
+        say(f"listening on {endpoint}, {_offer(devices)}")
         while not process.wait(0.5):  # and not for ever: on Windows Ctrl+C would not end that
             pass
         raise EngineError(_why_ended(process, log_path))
     except KeyboardInterrupt:
-        print("stopped", flush=True)
+        say("stopped")
     finally:
         process.end(END_S)
 

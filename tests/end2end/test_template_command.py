@@ -139,5 +139,5 @@ def test_control_characters_reach_no_terminal(model: Path, tmp_path: Path, capsy
     reply.write_text("\x1b]0;title\x07</think>a\tb\n")
     assert cli.main(["template", str(model), "--reply", str(reply)]) == 0
     told = capsys.readouterr()
-    assert told.out == "thought: \\x1b]0;title\\x07\nanswer: a\tb\n\n"
+    assert told.out == "thought: ␛]0;title␇\nanswer: a\tb\n\n"
     assert told.err == "[not ended]\n"

@@ -29,6 +29,7 @@ from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.cgroup import memory_groups
 from kvdesk.backend.system.child_process import ChildProcess
 from kvdesk.errors import EngineDied, EngineError
+from kvdesk.shown_text import shown_text
 
 log = logging.getLogger(__name__)
 
@@ -370,12 +371,12 @@ class Engine:
 
 
 def read_log(path: Path, last_bytes: int = 64 * 1024) -> str:
-    """The end of a log; "" when there is none."""
+    """The end of a log, as it may be shown; "" when there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - last_bytes))
-            return file.read().decode("utf-8", "replace")
+            return shown_text(file.read().decode("utf-8", "replace"))
     except OSError:
         return ""
 

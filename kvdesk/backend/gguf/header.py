@@ -19,6 +19,7 @@ from typing import NamedTuple
 from kvdesk.backend.ggml_types import BY_ID, GgmlType
 from kvdesk.backend.gguf.string_arrays import StringArrays
 from kvdesk.errors import ModelFileError
+from kvdesk.shown_text import shown_line
 from kvdesk.sizes import format_bytes
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
@@ -120,15 +121,9 @@ class HeaderCutShort(ModelFileError):
     """The file ends within its header: the beginning of a download, perhaps."""
 
 
-def one_line(text: str, longest: int) -> str:
-    """``text`` from a file as it may be shown: on one line, without control characters, not longer than ``longest``."""
-    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text[:longest])
-    return shown if len(text) <= longest else f"{shown[:-1]}…"
-
-
 def refusal(path: Path, field: str, sentence: str) -> ModelFileError:
     """The error for a fault in ``field`` of ``path``; ``sentence`` may quote the file and goes without its full stop."""
-    return ModelFileError(f"{one_line(path.name, 120)}: {one_line(sentence, 300)}.", path, field[:200])
+    return ModelFileError(f"{shown_line(path.name, 120)}: {shown_line(sentence, 300)}.", path, field[:200])
 
 
 class _Reader:

@@ -22,13 +22,13 @@ from kvdesk.backend.gguf.header import (
     GgufHeader,
     MetadataValue,
     Tensor,
-    one_line,
     read_header,
     refusal,
 )
 from kvdesk.backend.gguf.metadata import HeaderFacts
 from kvdesk.backend.gguf.positions import ALL_ALIKE, Positions, find_positions
 from kvdesk.errors import ModelFileError
+from kvdesk.shown_text import shown_line
 
 MAX_LAYERS = 512
 """llama-hparams.h, LLAMA_MAX_LAYERS."""
@@ -256,7 +256,7 @@ def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[Gg
         missing_parts=missing,
         is_complete=not missing and truncated is None,
         truncated_part=truncated,
-        name=one_line(facts.text("general.name") or _stem(facts.path), 200),
+        name=shown_line(facts.text("general.name") or _stem(facts.path), 200),
         architecture=facts.architecture,
         n_layer=n_layer,
         n_ctx_train=facts.of_arch("context_length"),

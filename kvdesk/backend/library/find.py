@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from kvdesk.backend.gguf.header import one_line
 from kvdesk.backend.gguf.model_file import SPLIT_NAME
 from kvdesk.backend.library.places import OLLAMA, Place
+from kvdesk.shown_text import shown_line
 
 MAX_DEPTH = 6
 """How deep find_models goes: deep enough for publisher/repository/snapshot/revision, not for a whole disk."""
@@ -94,7 +94,7 @@ def _ollama_models(place: Place) -> Iterator[FoundModel]:
                 continue
             owner, name = path.parts[-3:-1]
             shown = f"{name}:{tag}" if owner == "library" else f"{owner}/{name}:{tag}"
-            yield FoundModel(model, OLLAMA, one_line(shown, 200), _blob(place.folder, layers.get(_PROJECTOR_LAYER)))
+            yield FoundModel(model, OLLAMA, shown_line(shown, 200), _blob(place.folder, layers.get(_PROJECTOR_LAYER)))
 
 
 def _layers(manifest: Path) -> dict[str, str]:

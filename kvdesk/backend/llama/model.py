@@ -20,6 +20,7 @@ from kvdesk.backend.llama.vocabulary_gaps import CONTROL, UNKNOWN, find_gaps
 from kvdesk.backend.protocol.facts import ModelFacts
 from kvdesk.backend.settings import ModelSettings
 from kvdesk.errors import LoadCancelled, ModelFileError
+from kvdesk.shown_text import shown_line
 
 _KNOWN_FAILURES = (
     (r"unknown model architecture: '([^']*)'", "llama.cpp {version} does not know the architecture '{0}'; a newer build may."),
@@ -139,9 +140,9 @@ class Model:
         lib.llama_model_desc(self.ptr, description, 256)
         return ModelFacts(
             path=self.path,
-            name=self.meta("general.name"),
+            name=shown_line(self.meta("general.name"), 200),
             architecture=self.architecture,
-            description=description.value.decode("utf-8", "replace"),
+            description=shown_line(description.value.decode("utf-8", "replace")),
             size_bytes=lib.llama_model_size(self.ptr),
             n_params=lib.llama_model_n_params(self.ptr),
             n_layer=lib.llama_model_n_layer(self.ptr),

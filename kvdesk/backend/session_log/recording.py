@@ -6,6 +6,7 @@ alike. ``Recording`` does it: changes arrive on the thread of their event, sampl
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,11 @@ from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.monitor import Monitor
 from kvdesk.backend.system.samples import Sample
+from kvdesk.shown_text import shown_text
 from kvdesk.sizes import format_bytes
+
+LONGEST_TEXT = 2000
+"""Characters of a row's sentence, which may quote a file or a process."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Recording:
 
     def note(self, row: Row) -> None:
         """Write a row of one's own."""
+        row = dataclasses.replace(row, text=shown_text(row.text, LONGEST_TEXT))
         self._recorder.event(row.kind, row.text, row.values)
         self._on_row(row)
 

@@ -11,9 +11,11 @@ from typing import Any, cast
 
 from kvdesk.backend.session_log.reader import Session
 from kvdesk.backend.system.samples import Sample
+from kvdesk.shown_text import shown_line
 from kvdesk.sizes import format_bytes, format_bytes_delta
 
 _MAX_EVENTS = 100
+_LONGEST_TEXT = 1000
 _STEP_S = 5.0
 
 
@@ -158,5 +160,5 @@ def _word(name: str) -> str:
 def _code(value: Any) -> str:
     """Text from outside as one code span that holds in a table: nothing in it is markup, a mention or a line end."""
     text = str(value).replace(str(Path.home()), "~")
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).replace("`", "'").replace("|", "\u00a6").strip()
+    text = shown_line(text, _LONGEST_TEXT).replace("`", "'").replace("|", "\u00a6").strip()
     return f"`{text}`" if text else ""

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from PySide6.QtCore import QEvent, Qt, Signal
 from PySide6.QtGui import QFontMetrics, QKeyEvent, QTextCursor, QTextOption, QWheelEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPlainTextEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
 from kvdesk.ui.chat.action_button import ActionButton
 from kvdesk.ui.chat.highlighter import Highlighter
 from kvdesk.ui.chat.segments import Segment
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, mono_font
 
 HEADER_HEIGHT = 30
@@ -36,7 +37,7 @@ class CodeView(QFrame):
         self._is_colored = False
         self._longest = ""
         self.setObjectName("code_card")
-        self._label = QLabel()
+        self._label = PlainLabel()
         self._label.setProperty("role", "muted")
         self._copy = ActionButton("copy", self.tr("Copy code"), theme)
         self._copy.set_revealed(True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import QSize, QTimer, Signal
 from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeySequence
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from kvdesk.ui.chat.composer_field import ComposerField, local_paths
 from kvdesk.ui.chat.warning_strip import WarningStrip
@@ -17,6 +17,7 @@ from kvdesk.ui.memory.gauges import ContextGauge
 from kvdesk.ui.panels.options_card import PricedChoice
 from kvdesk.ui.widgets.icons import icon
 from kvdesk.ui.widgets.numbers import format_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 DRAFT_DELAY_MS = 150
@@ -53,10 +54,10 @@ class Composer(QWidget):
         self.warning.option_chosen.connect(self.option_chosen)
         self.warning.dismissed.connect(self._on_warning_dismissed)
         self._field = self._build_field()
-        self._tokens = QLabel()
+        self._tokens = PlainLabel()
         self._tokens.setToolTip(self.tr("Tokens of what is written here, counted by the model's own tokenizer"))
         set_role(self._tokens, "muted")
-        self._reason = QLabel()
+        self._reason = PlainLabel()
         self._reason.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         set_role(self._reason, "muted")
         self._gauge = ContextGauge(theme)
@@ -226,7 +227,7 @@ class Composer(QWidget):
         self._tokens.setText(self.tr("draft {0} tok").format(format_tokens(self._draft_tokens)) if counted else "")
         self._tokens.setVisible(counted)
         self._reason.setText(self._closed_reason)
-        self._reason.setToolTip(self._closed_reason)
+        self._reason.setToolTip(plain_tip(self._closed_reason))
         self._gauge.show_tokens(self._used, self._limit, (self._draft_tokens or 0) if has_text else 0)
         self._gauge.setVisible(self._limit is not None)
         self.stop_action.setEnabled(self._is_generating)
@@ -235,7 +236,9 @@ class Composer(QWidget):
     def _refresh_button(self) -> None:
         button, stop = self._button, self._is_generating
         button.setText(self.tr("Stop") if stop else self.tr("Send"))
-        button.setToolTip(self.tr("Stop the reply (Esc)") if stop else self._closed_reason or self.tr("Send (Enter)"))
+        button.setToolTip(
+            self.tr("Stop the reply (Esc)") if stop else plain_tip(self._closed_reason) or self.tr("Send (Enter)")
+        )
         button.setEnabled(stop or self._can_send())
         set_role(button, "danger" if stop else "primary")
         usable = self._theme.accent_text if button.isEnabled() else self._theme.text_muted

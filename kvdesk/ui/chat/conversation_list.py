@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QFrame,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QListView,
     QMenu,
@@ -29,6 +28,7 @@ from kvdesk.backend.conversations.conversation import ConversationRow
 from kvdesk.ui.chat.conversation_delegate import ConversationDelegate
 from kvdesk.ui.chat.conversation_rows import ROW_ROLE, ConversationRows, title_text
 from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 SEARCH_DELAY_MS = 150
@@ -63,7 +63,7 @@ class ConversationList(QWidget):
         self._search = self._build_search()
         self._view = self._build_view(theme)
         self._undo_bar, self._undo_words = self._build_undo_bar()
-        self._empty = QLabel()
+        self._empty = PlainLabel()
         self._empty.setWordWrap(True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignTop)
         self._empty.setContentsMargins(16, 32, 16, 0)
@@ -170,12 +170,11 @@ class ConversationList(QWidget):
         self._delegate.closeEditor.connect(self._on_editor_closed, Qt.ConnectionType.QueuedConnection)
         return view
 
-    def _build_undo_bar(self) -> tuple[QFrame, QLabel]:
+    def _build_undo_bar(self) -> tuple[QFrame, PlainLabel]:
         bar = QFrame()
         set_role(bar, "card")
-        words = QLabel()
+        words = PlainLabel()
         words.setWordWrap(True)
-        words.setTextFormat(Qt.TextFormat.PlainText)
         undo = QPushButton(self.tr("Undo"))
         undo.setAccessibleName(self.tr("Undo deleting"))
         undo.clicked.connect(self._on_undo_clicked)

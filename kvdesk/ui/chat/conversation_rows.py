@@ -12,7 +12,9 @@ from typing import Any
 from PySide6.QtCore import QAbstractListModel, QCoreApplication, QModelIndex, QPersistentModelIndex, Qt, Signal
 
 from kvdesk.backend.conversations.conversation import ConversationRow, title_of
+from kvdesk.shown_text import shown_line
 from kvdesk.ui.widgets.numbers import format_file_size
+from kvdesk.ui.widgets.plain_text import plain_tip
 
 Index = QModelIndex | QPersistentModelIndex
 ROW_ROLE = Qt.ItemDataRole.UserRole
@@ -38,7 +40,7 @@ def title_text(row: ConversationRow) -> str:
     """What to call a conversation, also one that nothing has been said in yet."""
     if not row.title and (draft := title_of(row.draft)):
         return _tr("Draft: {0}").format(draft)
-    return row.title or _tr("New chat")
+    return shown_line(row.title) or _tr("New chat")
 
 
 class ConversationRows(QAbstractListModel):
@@ -86,7 +88,7 @@ class ConversationRows(QAbstractListModel):
         if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.EditRole):
             return entry if row is None else title_text(row)
         if role == Qt.ItemDataRole.ToolTipRole and row is not None:
-            return _tip(row)
+            return plain_tip(_tip(row))
         return None
 
     def setData(self, index: Index, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.ui.widgets.icons import app_icon
+from kvdesk.ui.widgets.plain_text import PlainLabel
 
 WIDTH = 460
 
@@ -19,12 +20,12 @@ class EmptyView(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        picture = QLabel()
+        picture = PlainLabel()
         picture.setPixmap(app_icon().pixmap(QSize(56, 56), self.devicePixelRatioF()))
-        title = QLabel(self.tr("Chat with a model on this computer"))
+        title = PlainLabel(self.tr("Chat with a model on this computer"))
         title.setObjectName("empty_title")
         title.setWordWrap(True)
-        about = QLabel(
+        about = PlainLabel(
             self.tr(
                 "kvdesk runs GGUF models with llama.cpp and shows beside the chat where the memory goes: "
                 "what it will take before you load, and what it takes while you talk."
@@ -32,7 +33,7 @@ class EmptyView(QWidget):
         )
         about.setWordWrap(True)
         about.setProperty("role", "muted")
-        hint = QLabel(self.tr("Drop a .gguf file on this window to open another model."))
+        hint = PlainLabel(self.tr("Drop a .gguf file on this window to open another model."))
         hint.setWordWrap(True)
         hint.setProperty("role", "muted")
         self.starter_buttons = [

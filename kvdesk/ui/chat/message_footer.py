@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
 from kvdesk.ui.chat.action_button import ActionButton
 from kvdesk.ui.chat.message_row import MessageState
 from kvdesk.ui.chat.reply_stats import CAN_CONTINUE, SEPARATOR, details, summary, token_words
 from kvdesk.ui.widgets.numbers import format_rate
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.theme import Theme
 
 FOOTER_HEIGHT = 28
 
 
-class ElidedLabel(QLabel):
+class ElidedLabel(PlainLabel):
     """A label that shortens its text instead of asking for room."""
 
     def __init__(self) -> None:
         super().__init__()
         self._full = ""
-        self.setTextFormat(Qt.TextFormat.PlainText)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
 
     @property
@@ -61,7 +61,7 @@ class VersionSwitcher(QWidget):
         super().__init__(parent)
         self.previous_button = ActionButton("chevron-left", self.tr("Previous version"), theme)
         self.next_button = ActionButton("chevron-right", self.tr("Next version"), theme)
-        self.label = QLabel()
+        self.label = PlainLabel()
         self.label.setProperty("role", "muted")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
@@ -156,7 +156,7 @@ class MessageFooter(QWidget):
             self.continue_button.setEnabled(can_ask)
             self.stats_label.show_full_text(self._figures())
             if not state.is_streaming:
-                self.stats_label.setToolTip(details(row.stats) if row.stats else "")
+                self.stats_label.setToolTip(plain_tip(details(row.stats)) if row.stats else "")
         else:
             self.edit_button.setEnabled(can_ask)
 

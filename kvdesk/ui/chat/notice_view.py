@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QWidget
 
 from kvdesk.ui.widgets.icons import icon
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme
 
 NOTICE_KINDS = ("note", "warning", "error")
@@ -23,10 +24,9 @@ class NoticeView(QFrame):
         self._kind = kind
         self.setObjectName("notice")
         self.setProperty("kind", kind)
-        self._picture = QLabel()
+        self._picture = PlainLabel()
         self._picture.setFixedSize(16, 16)
-        self.label = QLabel(text)
-        self.label.setTextFormat(Qt.TextFormat.PlainText)
+        self.label = PlainLabel(text)
         self.label.setWordWrap(True)
         self.label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.label.setAccessibleName(text)

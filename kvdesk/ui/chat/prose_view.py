@@ -25,7 +25,9 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QFrame, QTextBrowser, QToolTip, QWidget
 
+from kvdesk.shown_text import shown_text
 from kvdesk.ui.chat.markdown import plain_end, prepare
+from kvdesk.ui.widgets.plain_text import plain_tip
 from kvdesk.ui.widgets.theme import Theme
 
 MARKDOWN = QTextDocument.MarkdownFeature.MarkdownDialectGitHub | QTextDocument.MarkdownFeature.MarkdownNoHTML
@@ -75,11 +77,12 @@ class ProseView(QTextBrowser):
 
     @property
     def shown_text(self) -> str:
-        """The text as given to ``show_text``."""
+        """The text that is shown."""
         return self._text
 
     def show_text(self, text: str) -> None:
-        """Show ``text`` instead of what there was."""
+        """Show ``text`` instead of what there was; what would be obeyed, as signs."""
+        text = shown_text(text)
         if text == self._text:
             return
         more = plain_end(self._text, text) if self._is_markdown and self._document else None
@@ -144,7 +147,7 @@ class ProseView(QTextBrowser):
 
     def _on_link_hovered(self, url: QUrl) -> None:
         place = QCursor.pos() if self.underMouse() else self.mapToGlobal(QPoint(0, self.height()))
-        QToolTip.showText(place, url.toString(), self)
+        QToolTip.showText(place, plain_tip(url.toString()), self)
 
     # --- scrolling is the transcript's ------------------------------------------------------------------------
 

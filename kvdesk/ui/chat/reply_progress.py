@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QWidget
 
 from kvdesk.ui.chat.message_row import MessageState
 from kvdesk.ui.widgets.numbers import format_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel
 
 PROGRESS_HEIGHT = 24
 
@@ -16,7 +17,7 @@ class ReplyProgress(QWidget):
     def __init__(self, state: MessageState, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._state = state
-        self.label = QLabel()
+        self.label = PlainLabel()
         self.label.setProperty("role", "muted")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)

@@ -6,11 +6,12 @@ Says what was changed; keeping it with the conversation and using it from the ne
 from __future__ import annotations
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.settings import OVERFLOWS, SamplingSettings
 from kvdesk.ui.settings.field_editor import ChoiceBox
 from kvdesk.ui.settings.form import FieldForm
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
 
@@ -135,8 +136,8 @@ class SamplingPanel(QWidget):
         self._form.set_disabled_reason("repeat_last_n", reason)
 
 
-def _heading(text: str, buddy: QWidget | None = None) -> QLabel:
-    label = QLabel(text)
+def _heading(text: str, buddy: QWidget | None = None) -> PlainLabel:
+    label = PlainLabel(text)
     set_role(label, "heading")
     if buddy is not None:
         label.setBuddy(buddy)

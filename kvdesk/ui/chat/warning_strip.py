@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from kvdesk.ui.panels.options_card import PricedChoice
 from kvdesk.ui.widgets.flow_layout import FlowLayout
 from kvdesk.ui.widgets.icons import icon
 from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_delta
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 MOST_OPTIONS = 4
@@ -33,12 +34,11 @@ class WarningStrip(QFrame):
         self.buttons: dict[str, QPushButton] = {}
         """The buttons by key."""
         set_role(self, "card")
-        self._sign = QLabel()
+        self._sign = PlainLabel()
         self._sign.setFixedSize(16, LINE_PX)
-        self._sentence = QLabel()
+        self._sentence = PlainLabel()
         self._sentence.setMinimumHeight(LINE_PX)
         self._sentence.setWordWrap(True)
-        self._sentence.setTextFormat(Qt.TextFormat.PlainText)
         self._close = QToolButton()
         self._close.setFixedSize(LINE_PX, LINE_PX)
         self._close.setAccessibleName(self.tr("Dismiss"))
@@ -119,7 +119,7 @@ class _OptionButton(QPushButton):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.full_text = text
-        self.setToolTip(text)
+        self.setToolTip(plain_tip(text))
         self.setAccessibleName(text)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
 

@@ -13,6 +13,7 @@ from kvdesk.ui.controllers.bridge import Bridge
 from kvdesk.ui.controllers.conversations import ConversationsController
 from kvdesk.ui.controllers.open_conversation import OpenConversation
 from kvdesk.ui.shell.main_window import MainWindow
+from kvdesk.ui.widgets.plain_text import message_box
 
 
 class FilesController(QObject):
@@ -77,9 +78,7 @@ class FilesController(QObject):
             self._keeper.export(conversation_id, kind, Path(name))
 
     def _on_link_activated(self, url: str) -> None:
-        box = QMessageBox(self._window)
-        box.setText(self.tr("Open this address in the browser?"))
-        box.setInformativeText(url)
+        box = message_box(self._window, self.tr("Open this address in the browser?"), url)
         box.setStandardButtons(QMessageBox.StandardButton.Open | QMessageBox.StandardButton.Cancel)
         box.accepted.connect(lambda: QDesktopServices.openUrl(QUrl(url)))
         box.open()

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
 from kvdesk.backend.planning.plan import Curve
 from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.widgets.empty_layout import empty_layout
 from kvdesk.ui.widgets.numbers import format_bytes, format_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class ContextCurve(QWidget):
         self._chosen_types = ("", "")
         self._n_ctx = 0
         self._used: int | None = None
-        self._words = QLabel(self.tr("Choose a model to see what its context costs."))
+        self._words = PlainLabel(self.tr("Choose a model to see what its context costs."))
         self._words.setWordWrap(True)
-        self._placeholder = QLabel()
+        self._placeholder = PlainLabel()
         self._placeholder.setFixedHeight(PLOT_HEIGHT_PX)
         self._rows = QGridLayout()
         self._rows.setHorizontalSpacing(8)
@@ -194,8 +195,8 @@ class ContextCurve(QWidget):
             return self.tr("all {0}").format(format_tokens(curve.crossing_n_ctx))
         return format_tokens(curve.crossing_n_ctx)
 
-    def _cell(self, text: str, role: str, right: bool) -> QLabel:
-        label = QLabel(text)
+    def _cell(self, text: str, role: str, right: bool) -> PlainLabel:
+        label = PlainLabel(text)
         if role:
             set_role(label, role)
         if right:

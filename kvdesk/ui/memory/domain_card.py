@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from kvdesk.backend.planning.verdict import alarm
 from kvdesk.backend.protocol.facts import Buffer
@@ -19,6 +19,7 @@ from kvdesk.ui.memory.legend import Legend, part_color, part_words
 from kvdesk.ui.memory.plots.chart_event import ChartEvent
 from kvdesk.ui.memory.segment_bar import BarMark, Segment, SegmentBar
 from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_pair, format_clock, format_exact_bytes, format_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.stable_width_label import StableWidthLabel
 from kvdesk.ui.widgets.theme import Theme, mix, set_role
 
@@ -127,7 +128,7 @@ class DomainCard(QFrame):
     def show_description(self, description: str) -> None:
         """The device in its maker's words."""
         self._description = description
-        self._subtitle.setToolTip(description)
+        self._subtitle.setToolTip(plain_tip(description))
         self._elide_subtitle()
 
     def build_now(self) -> None:
@@ -196,9 +197,9 @@ class DomainCard(QFrame):
     # --- building ----------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        title = QLabel(self._title())
+        title = PlainLabel(self._title())
         set_role(title, "heading")
-        self._subtitle = QLabel()
+        self._subtitle = PlainLabel()
         set_role(self._subtitle, "muted")
         self._subtitle.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self._totals = StableWidthLabel()
@@ -208,12 +209,12 @@ class DomainCard(QFrame):
         top.addWidget(title)
         top.addWidget(self._subtitle, 1)
         top.addWidget(self._totals)
-        self._words = QLabel()
+        self._words = PlainLabel()
         self._words.setWordWrap(True)
         self._words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._bar = SegmentBar(self._theme)
         self._bar.setAccessibleName(self.tr("{0}: engine, room and other programs").format(self._title()))
-        self._placeholder = QLabel(self.tr("Drawing begins in a moment."))
+        self._placeholder = PlainLabel(self.tr("Drawing begins in a moment."))
         self._placeholder.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._fit_height(self._placeholder)
         set_role(self._placeholder, "muted")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QGridLayout, QVBoxLayout, QWidget
 
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.explain import KvFacts, kv_facts, why
@@ -14,6 +14,7 @@ from kvdesk.backend.planning.plan import CapacityCell, MemoryPlan
 from kvdesk.ui.memory.segment_bar import Segment, SegmentBar
 from kvdesk.ui.widgets.empty_layout import empty_layout
 from kvdesk.ui.widgets.numbers import format_bytes, format_exact_bytes, format_tokens, short_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, set_role, set_small
 
 ATTENTION_WORDS = {
@@ -39,7 +40,7 @@ class ExplainView(QWidget):
         self._bars.setHorizontalSpacing(8)
         self._bars.setColumnStretch(1, 1)
         self._formula_card.column.addLayout(self._bars)
-        self._sentences = QLabel()
+        self._sentences = PlainLabel()
         self._sentences.setWordWrap(True)
         self._sentences.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._formula_card.column.addWidget(self._sentences)
@@ -47,7 +48,9 @@ class ExplainView(QWidget):
         self._sizes = _Table()
         self._sizes_card.column.addWidget(self._sizes)
         self._capacity_card = _Card(self.tr("Conversations side by side"))
-        self._capacity_note = QLabel(self.tr("Total memory with each conversation's own KV cache. ✓ fits, ✗ does not."))
+        self._capacity_note = PlainLabel(
+            self.tr("Total memory with each conversation's own KV cache. ✓ fits, ✗ does not.")
+        )
         self._capacity_note.setWordWrap(True)
         set_role(self._capacity_note, "muted")
         self._capacity = _Table()
@@ -145,7 +148,7 @@ class ExplainView(QWidget):
             bars.insert(0, (self.tr("Were no heads shared"), facts.every_head_bytes, chart.overhead))
         whole = max(size for _, size, _ in bars)
         for row, (words, size, color) in enumerate(bars):
-            name, value = QLabel(words), QLabel(format_bytes(size))
+            name, value = PlainLabel(words), PlainLabel(format_bytes(size))
             set_role(name, "muted")
             if color == chart.kv_used:
                 set_role(value, "heading")
@@ -167,7 +170,7 @@ class _Card(QFrame):
     def __init__(self, title: str) -> None:
         super().__init__()
         set_role(self, "card")
-        heading = QLabel(title)
+        heading = PlainLabel(title)
         set_role(heading, "heading")
         self.column = QVBoxLayout(self)
         self.column.setContentsMargins(8, 8, 8, 8)
@@ -191,7 +194,7 @@ class _Table(QWidget):
         self._texts = [head, *rows]
         for row, (texts, row_tips) in enumerate(zip(self._texts, [[""] * len(head), *tips], strict=True)):
             for column, (text, tip) in enumerate(zip(texts, row_tips, strict=True)):
-                label = QLabel(text)
+                label = PlainLabel(text)
                 label.setToolTip(tip)
                 set_small(label)
                 if row == 0 or column == 0:

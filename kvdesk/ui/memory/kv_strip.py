@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QSizePolicy, QVBoxLayout, QWidget
 
 from kvdesk.backend.protocol.facts import KvState
 from kvdesk.ui.memory.segment_bar import Segment, SegmentBar
 from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_pair, format_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.theme import Theme, set_role, set_small
 
 
@@ -23,7 +24,7 @@ class KvStrip(QFrame):
         self.setAccessibleName(self.tr("KV cache"))
         self._bar = SegmentBar(theme)
         self._bar.setAccessibleName(self.tr("KV cells occupied, allocated and at most"))
-        self._line = QLabel()
+        self._line = PlainLabel()
         self._line.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         set_small(self._line)
         layout = QVBoxLayout(self)
@@ -73,7 +74,7 @@ class KvStrip(QFrame):
             grown = format_bytes(self._full_bytes)
             words += self.tr(", grows to {0}").format(grown)
         self._line.setText(words)
-        self._line.setToolTip(self._explained(kv, limit))
+        self._line.setToolTip(plain_tip(self._explained(kv, limit)))
         self._bar.show_segments(*self._segments(kv, limit))
 
     def _segments(self, kv: KvState, limit: int) -> tuple[int, list[Segment]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from PySide6.QtCore import QCoreApplication, Qt, Signal
-from PySide6.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
+from PySide6.QtWidgets import QGridLayout, QPushButton, QWidget
 
 from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.widgets.numbers import format_bytes
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.stable_width_label import StableWidthLabel
 from kvdesk.ui.widgets.theme import ChartColors, Theme, mix, set_role, set_small
 
@@ -75,7 +76,7 @@ class Legend(QWidget):
         self._can_hide = can_hide
         self._hidden: frozenset[str] = frozenset()
         self._swatches: dict[str, Swatch] = {}
-        self._names: dict[str, QLabel | QPushButton] = {}
+        self._names: dict[str, PlainLabel | QPushButton] = {}
         self._values: dict[str, StableWidthLabel] = {}
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
@@ -104,7 +105,7 @@ class Legend(QWidget):
     def show_source(self, source: str) -> None:
         """Where the engine's figure comes from, in words."""
         for label in (self._names["total"], self._values["total"]):
-            label.setToolTip(source or part_words("total")[1])
+            label.setToolTip(plain_tip(source) or part_words("total")[1])
 
     def value_text(self, key: str) -> str:
         """The number written for one part; empty while it is not listed."""
@@ -128,14 +129,14 @@ class Legend(QWidget):
 
     def _add_row(self, row: int, column: int, key: str) -> None:
         name, tip = part_words(key)
-        label = self._chip(key, name) if self._can_hide and key in PARTS else QLabel(name)
+        label = self._chip(key, name) if self._can_hide and key in PARTS else PlainLabel(name)
         value = StableWidthLabel("–")
         value.setAlignment(Qt.AlignmentFlag.AlignRight)
         value.setAccessibleName(name)
         set_small(label)  # many numbers in a narrow dock
         set_small(value)
         value.setToolTip(tip)
-        if isinstance(label, QLabel):
+        if isinstance(label, PlainLabel):
             label.setToolTip(tip)
             set_role(label, "muted")
         else:

@@ -13,7 +13,6 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
-    QLabel,
     QToolButton,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -34,6 +33,7 @@ from kvdesk.ui.widgets.numbers import (
     format_exact_bytes,
     format_tokens,
 )
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 COMPONENTS = ("weights_mapped", "weights", "kv", "recurrent", "compute", "output", "overhead", "checkpoints")
@@ -62,12 +62,12 @@ class PlanTable(QWidget):
         self._model: ModelFile | None = None
         self._loaded: Loaded | None = None
         self._history: tuple[Comparison, ...] = ()
-        self._verdict = QLabel()
+        self._verdict = PlainLabel()
         self._verdict.setWordWrap(True)
-        self._source = QLabel()
+        self._source = PlainLabel()
         self._source.setWordWrap(True)
         set_role(self._source, "muted")
-        self._warnings = QLabel()
+        self._warnings = PlainLabel()
         self._warnings.setWordWrap(True)
         set_role(self._warnings, "amber")
         self._views = {
@@ -87,7 +87,7 @@ class PlanTable(QWidget):
         self._tree = PlanTree()
         self._tree.setAccessibleName(self.tr("Memory plan"))
         self._tree.currentItemChanged.connect(self._on_row_chosen)
-        self._why = QLabel()
+        self._why = PlainLabel()
         self._why.setWordWrap(True)
         self._why.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         set_role(self._why, "muted")

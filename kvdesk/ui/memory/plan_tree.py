@@ -9,6 +9,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QGuiApplication, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
+from kvdesk.ui.widgets.plain_text import plain_tip
 from kvdesk.ui.widgets.tree_items import top_level_items
 
 
@@ -69,7 +70,7 @@ class PlanTree(QTreeWidget):
                 item = QTreeWidgetItem([row.words, *row.cells])
                 item.setData(0, Qt.ItemDataRole.UserRole, row.why)
                 for column in range(len(titles)):
-                    item.setToolTip(column, "\n".join(text for text in (row.tip, row.why) if text))
+                    item.setToolTip(column, plain_tip("\n".join(text for text in (row.tip, row.why) if text)))
                     if column:
                         item.setTextAlignment(column, right)
                     if row.is_sum:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from kvdesk.ui.memory.legend import Legend
 from kvdesk.ui.widgets.numbers import format_clock
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class SessionPlots(QWidget):
         self._theme = theme
         self._plots: dict[str, DomainPlot] = {}
         self._legends: dict[str, Legend] = {}
-        self._headings: dict[str, QLabel] = {}
+        self._headings: dict[str, PlainLabel] = {}
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 8, 0)
         self._column.addStretch(1)
@@ -54,7 +55,7 @@ class SessionPlots(QWidget):
             plot.show_events(marks_of(session.events))
             plot.show_all()
             legend = Legend(self._theme)
-            heading = QLabel(domain.name)
+            heading = PlainLabel(domain.name)
             set_role(heading, "heading")
             plot.moment_hovered.connect(lambda moment, name=domain.name: self._on_moment_hovered(name, moment))
             plot.time_pointed.connect(lambda x_s, name=domain.name: self._on_time_pointed(name, x_s))

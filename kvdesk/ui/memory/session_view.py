@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QListWidget,
     QListWidgetItem,
     QSplitter,
@@ -18,6 +17,7 @@ from PySide6.QtWidgets import (
 
 from kvdesk.ui.memory.session_plots import SessionPlots
 from kvdesk.ui.widgets.numbers import format_clock
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
 
@@ -43,7 +43,7 @@ class SessionView(QWidget):
         self._all.setText(self.tr("Whole session"))
         self._all.setToolTip(self.tr("Home. In a chart that was clicked the wheel zooms, dragging pans."))
         self._all.clicked.connect(self.show_all)
-        self._note = QLabel()
+        self._note = PlainLabel()
         set_role(self._note, "amber")
         self._note.setWordWrap(True)
         self._note.hide()

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.protocol.facts import Buffer
 from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.memory.composition import split
 from kvdesk.ui.memory.plots.chart_event import ChartEvent
 from kvdesk.ui.widgets.numbers import format_bytes, format_clock, format_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 CHART_HEIGHT_PX = 110
@@ -39,22 +40,22 @@ class CrashCard(QFrame):
         self._plot = None
         set_role(self, "card")
         self.setAccessibleName(self.tr("The engine died"))
-        title = QLabel(self.tr("The engine died"))
+        title = PlainLabel(self.tr("The engine died"))
         set_role(title, "red")
         title.setStyleSheet("font-weight: 600;")
-        self._when = QLabel()
+        self._when = PlainLabel()
         set_role(self._when, "muted")
         top = QHBoxLayout()
         top.addWidget(title)
         top.addStretch(1)
         top.addWidget(self._when)
-        self._sentence = QLabel()
+        self._sentence = PlainLabel()
         self._sentence.setWordWrap(True)
         self._sentence.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self._kept = QLabel(self.tr("The conversation is kept, and a reply as far as it was written."))
+        self._kept = PlainLabel(self.tr("The conversation is kept, and a reply as far as it was written."))
         self._kept.setWordWrap(True)
         set_role(self._kept, "muted")
-        self._chart_words = QLabel()
+        self._chart_words = PlainLabel()
         set_role(self._chart_words, "muted")
         self._smaller = self._button("", self.tr("Load the same model with a shorter context"))
         self._smaller.hide()

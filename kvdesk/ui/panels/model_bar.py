@@ -11,7 +11,6 @@ from PySide6.QtGui import QFont, QResizeEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
-    QLabel,
     QMenu,
     QProgressBar,
     QPushButton,
@@ -23,10 +22,12 @@ from PySide6.QtWidgets import (
 from kvdesk.backend.planning.verdict import alarm
 from kvdesk.backend.protocol.facts import ContextFacts, KvState
 from kvdesk.backend.system.samples import Sample
+from kvdesk.shown_text import shown_line
 from kvdesk.ui.memory.composition import room_under_line
 from kvdesk.ui.memory.gauges import CONTEXT_AMBER, CONTEXT_RED
 from kvdesk.ui.widgets.icons import icon
 from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_pair, format_percent, format_tokens, short_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.status_line import Fact, StatusLine, elided
 from kvdesk.ui.widgets.theme import Theme, set_role
 
@@ -80,7 +81,7 @@ class ModelBar(QFrame):
         self._eject.setToolTip(self.tr("Unload the model and give its memory back"))
         self._eject.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self._eject.clicked.connect(self.eject_requested)
-        self._words = QLabel()
+        self._words = PlainLabel()
         self._words.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
         self._progress = QProgressBar()
         self._progress.setRange(0, 1000)
@@ -111,9 +112,9 @@ class ModelBar(QFrame):
         """The models in the menu, the most recent first."""
         self._menu.clear()
         for model in models:
-            text = f"{model.name}\t{model.note}" if model.note else model.name
+            text = f"{shown_line(model.name)}\t{model.note}" if model.note else shown_line(model.name)
             action = self._menu.addAction(text, partial(self.model_chosen.emit, model.path))
-            action.setToolTip(model.path)
+            action.setToolTip(plain_tip(model.path))
             action.setEnabled(model.is_usable)
         if models:
             self._menu.addSeparator()
@@ -121,8 +122,8 @@ class ModelBar(QFrame):
 
     def show_model(self, name: str, path: str = "") -> None:
         """The model that is loaded or being loaded; "" for none."""
-        self._name = name
-        self._model.setToolTip(path or self.tr("Choose a model"))
+        self._name = shown_line(name)
+        self._model.setToolTip(plain_tip(path) or self.tr("Choose a model"))
         self._refresh()
 
     def show_state(self, state: str) -> None:

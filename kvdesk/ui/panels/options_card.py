@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.planning.plan import Option
 from kvdesk.backend.protocol.messages import GrowAnswer
 from kvdesk.backend.settings import ContextSettings, EngineSettings
 from kvdesk.ui.widgets.empty_layout import empty_layout
 from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_delta
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 
@@ -70,10 +71,10 @@ class OptionsCard(QFrame):
         self._buttons: dict[str, QPushButton] = {}
         set_role(self, "card")
         self.setAccessibleName(self.tr("Ways to make it fit"))
-        self._title = QLabel()
+        self._title = PlainLabel()
         self._title.setWordWrap(True)
         set_role(self._title, "heading")
-        self._sentence = QLabel()
+        self._sentence = PlainLabel()
         self._sentence.setWordWrap(True)
         set_role(self._sentence, "muted")
         self._rows = QWidget()
@@ -82,7 +83,7 @@ class OptionsCard(QFrame):
         self._grid.setHorizontalSpacing(12)
         self._grid.setVerticalSpacing(4)
         self._grid.setColumnStretch(0, 1)
-        self._done = QLabel()
+        self._done = PlainLabel()
         self._done.setWordWrap(True)
         self._undo = QPushButton(self.tr("Undo"))
         self._undo.clicked.connect(self._on_undo_clicked)
@@ -152,18 +153,18 @@ class OptionsCard(QFrame):
         for row, choice in enumerate(self._choices):
             button = QPushButton(choice.label)
             button.setStyleSheet("text-align: left;")
-            price = QLabel(self._price_words(choice))
+            price = PlainLabel(self._price_words(choice))
             price.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             set_role(price, {True: "green", False: "red", None: "muted"}[choice.fits])
             set_role(button, "danger" if choice.is_risky else "primary" if row == 0 and choice.fits else "")
             button.setAccessibleDescription(f"{price.text()} {choice.note}")
-            button.setToolTip(choice.note)
+            button.setToolTip(plain_tip(choice.note))
             button.clicked.connect(lambda _=False, choice=choice: self._on_choice_clicked(choice))
             self._buttons[choice.key] = button
             self._grid.addWidget(button, 2 * row, 0)
             self._grid.addWidget(price, 2 * row, 1)
             if choice.note:
-                note = QLabel(choice.note)
+                note = PlainLabel(choice.note)
                 note.setWordWrap(True)
                 set_role(note, "muted")
                 self._grid.addWidget(note, 2 * row + 1, 0, 1, 2)

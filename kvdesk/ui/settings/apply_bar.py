@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.ui.widgets.numbers import format_bytes, format_bytes_delta
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.theme import set_role, set_small
 
 
@@ -23,10 +24,10 @@ class ApplyBar(QFrame):
         self._written = ""
         self._verdict = self._effect = self._problem = ""
         self._tone = "muted"
-        self._price = QLabel()
+        self._price = PlainLabel()
         self._price.setToolTip(self.tr("What this setting takes in all, and the difference to what is applied"))
         self._price.setAccessibleName(self.tr("Price of the edited settings"))
-        self._words = QLabel()
+        self._words = PlainLabel()
         self._words.setWordWrap(True)
         set_small(self._words)
         self._fit = QPushButton(self.tr("Fit"))
@@ -105,4 +106,4 @@ class ApplyBar(QFrame):
         parts = [self._problem] if self._problem else [self._verdict.rstrip("."), self._effect.rstrip(".")]
         self._words.setText(". ".join(part for part in parts if part))
         set_role(self._words, "red" if self._problem else self._tone)
-        self._words.setToolTip(self._words.text())
+        self._words.setToolTip(plain_tip(self._words.text()))

@@ -6,10 +6,11 @@ from bisect import bisect_left
 
 from PySide6.QtCore import QSignalBlocker, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent
-from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSlider, QSpinBox, QStyle, QStyleOptionSlider, QWidget
+from PySide6.QtWidgets import QGridLayout, QSizePolicy, QSlider, QSpinBox, QStyle, QStyleOptionSlider, QWidget
 
 from kvdesk.backend.settings import pad256
 from kvdesk.ui.widgets.numbers import format_tokens, short_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, set_role, smaller
 from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
@@ -40,7 +41,7 @@ class ContextLength(QWidget):
         self._most: int | None = None
         self._n_ctx = 0
         self._stops = stops_up_to(UNKNOWN_N_CTX_TRAIN)
-        label = QLabel(self.tr("Context Length"))
+        label = PlainLabel(self.tr("Context Length"))
         set_role(label, "heading")
         self._spin = QSpinBox()
         self._spin.setGroupSeparatorShown(True)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtWidgets import QGridLayout, QLabel, QSlider, QWidget
+from PySide6.QtWidgets import QGridLayout, QSlider, QWidget
 
 from kvdesk.ui.settings.field_editor import ChoiceBox, NumberBox, TickBox, make_editor
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import set_role, set_small
 from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
@@ -149,13 +150,12 @@ class _Row:
         self.editor.setAccessibleName(meta["label"])
         self.editor.setAccessibleDescription(meta["help"])
         self.editor.value_changed.connect(self._on_editor_changed)
-        self.label = QLabel(meta["label"])
+        self.label = PlainLabel(meta["label"])
         self.label.setBuddy(self.editor)
         self.label.setWordWrap(True)
-        self.message = QLabel()
+        self.message = PlainLabel()
         self.message.setWordWrap(True)
         self.message.setVisible(False)
-        self.message.setTextFormat(Qt.TextFormat.PlainText)
         self._is_labelled = True
         self._has_room_for_notes = True
         self._slider_place = (0, 0, 1, 2)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QSignalBlocker, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QSpinBox, QWidget
 
 from kvdesk.backend.settings import AUTOMATIC_MARGIN, MARGIN_HELP
 from kvdesk.sizes import MIB
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
 
 STEP_MIB = 128
@@ -33,7 +34,7 @@ class MarginField(QWidget):
         box.lineEdit().setTextMargins(6, 0, 0, 0)  # a style sheet's padding does not reach the text
         box.setAccessibleName(self.tr("Kept free"))
         box.valueChanged.connect(lambda mebibytes: self.chosen.emit(mebibytes * MIB))
-        label = QLabel(self.tr("Kept free"))
+        label = PlainLabel(self.tr("Kept free"))
         label.setMinimumWidth(label_width_px)
         label.setBuddy(box)
         layout = QHBoxLayout(self)

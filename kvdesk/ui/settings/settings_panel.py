@@ -13,7 +13,6 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QSizePolicy,
     QToolButton,
@@ -39,6 +38,7 @@ from kvdesk.ui.settings.margin_field import MarginField
 from kvdesk.ui.settings.settings_effect import effect_words
 from kvdesk.ui.widgets.icons import icon
 from kvdesk.ui.widgets.numbers import format_bytes_delta
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
 
@@ -273,7 +273,7 @@ class SettingsPanel(QWidget):
             (self.tr("Safety margin"), self._margin),
         )
         for title, *widgets in sections:
-            heading = QLabel(title)
+            heading = PlainLabel(title)
             set_role(heading, "heading")
             column.addWidget(heading)
             for widget in widgets:

@@ -49,6 +49,7 @@ from kvdesk.ui.controllers.session_log import SessionLogController
 from kvdesk.ui.panels.model_bar import RecentModel
 from kvdesk.ui.shell.gc_on_ui_thread import Collector
 from kvdesk.ui.shell.open_window import Opening, current_theme, dress
+from kvdesk.ui.widgets.plain_text import message_box
 
 DELETED_KEPT_S = 86400.0
 """How long a deleted conversation can still be brought back."""
@@ -320,9 +321,8 @@ class App(QObject):
 
     def _on_close_requested(self) -> None:
         if self.chat.is_replying and self.preferences.confirm_quit:
-            box = QMessageBox(self.window)
-            box.setText(self.tr("A reply is being written. Quit all the same?"))
-            box.setInformativeText(self.tr("What is written so far is kept."))
+            question = self.tr("A reply is being written. Quit all the same?")
+            box = message_box(self.window, question, self.tr("What is written so far is kept."))
             box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No)
             box.accepted.connect(self.close)
             box.open()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Qt, QTimer
@@ -11,6 +10,7 @@ from PySide6.QtCore import QObject, Qt, QTimer
 from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.protocol.messages import Loaded
 from kvdesk.backend.session.session_event import Change
+from kvdesk.terminal import say, say_beside
 from kvdesk.ui.shell.application import App
 
 PATIENCE_MS = 300_000
@@ -55,13 +55,13 @@ class Demo(QObject):
     def _finish(self) -> None:
         transcript = self._app.window.transcript
         answer = transcript.text_of(transcript.message_ids[-1])
-        print(f"Question: {self._question}\nAnswer: {answer}")
+        say(f"Question: {self._question}\nAnswer: {answer}")
         self._screenshot.parent.mkdir(parents=True, exist_ok=True)
         self._app.window.grab().save(str(self._screenshot))
-        print(f"Screenshot: {self._screenshot}")
+        say(f"Screenshot: {self._screenshot}")
         self._code = 0
         self._app.close()
 
     def _fail(self, sentence: str) -> None:
-        print(f"kvdesk: {sentence}", file=sys.stderr)
+        say_beside(f"kvdesk: {sentence}")
         self._app.close()

@@ -8,9 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from PySide6.QtCore import QCoreApplication, qVersion
 from PySide6.QtGui import QAction, QKeySequence
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QMenu, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QMenu, QVBoxLayout, QWidget
 
 from kvdesk import __version__
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import set_role
 
@@ -66,13 +67,13 @@ def show_shortcuts(window: QWidget, menus: Iterable[QMenu]) -> QDialog:
     grid.setColumnStretch(0, 1)
     row = 0
     for title, keys in shortcuts(menus):
-        heading = QLabel(title)
+        heading = PlainLabel(title)
         set_role(heading, "heading")
         grid.addWidget(heading, row, 0, 1, 2)
         for words, key in keys:
             row += 1
-            grid.addWidget(QLabel(words), row, 0)
-            label = QLabel(key)
+            grid.addWidget(PlainLabel(words), row, 0)
+            label = PlainLabel(key)
             set_role(label, "muted")
             grid.addWidget(label, row, 1)
         row += 1

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, Qt
-from PySide6.QtWidgets import QLabel, QWidget
+from PySide6.QtCore import QEvent
+from PySide6.QtWidgets import QWidget
+
+from kvdesk.ui.widgets.plain_text import PlainLabel
 
 
-class StableWidthLabel(QLabel):
+class StableWidthLabel(PlainLabel):
     """One line that is as wide as the widest text it has had: numbers do not dance, and a new one does not lay out the
     whole window again, which any change of a plain label's text does."""
 
     def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setTextFormat(Qt.TextFormat.PlainText)
+        super().__init__(parent=parent)
         self.show_text(text)
 
     def show_text(self, text: str) -> None:

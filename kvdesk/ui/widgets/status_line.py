@@ -9,6 +9,7 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
+from kvdesk.ui.widgets.plain_text import plain_tip
 from kvdesk.ui.widgets.theme import Theme
 
 GAP = "  ·  "
@@ -42,7 +43,7 @@ class StatusLine(QWidget):
             return
         before = self.sizeHint()
         self._facts = facts
-        self.setToolTip("\n".join(fact.tip for fact in facts))
+        self.setToolTip(plain_tip("\n".join(fact.tip for fact in facts)))
         self.setAccessibleDescription(GAP.join(fact.text for fact in facts))
         if self.sizeHint() != before:
             self.updateGeometry()

@@ -16,7 +16,6 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QProgressBar,
     QPushButton,
     QTreeWidget,
@@ -27,6 +26,7 @@ from PySide6.QtWidgets import (
 
 from kvdesk.ui.memory.segment_bar import Swatch
 from kvdesk.ui.widgets.numbers import format_bytes, format_percent, format_rate, format_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.theme import Theme, set_role
 from kvdesk.ui.widgets.tree_items import top_level_items
 from kvdesk.ui.widgets.wheel import leave_wheel_to_the_page
@@ -64,9 +64,9 @@ class ProfileWindow(QDialog):
         self.setWindowTitle(self.tr("Context profile"))
         self.setMinimumSize(880, 700)
         self.resize(1100, 780)
-        self._title = QLabel(self.tr("Context profile"))
+        self._title = PlainLabel(self.tr("Context profile"))
         set_role(self._title, "heading")
-        self._intro = QLabel(
+        self._intro = PlainLabel(
             self.tr(
                 "Loads the model at one context length after the other, on this machine, and measures what it holds and "
                 "how fast it is with the context full; speed only where filling it takes less than a minute. Lengths that "
@@ -93,12 +93,12 @@ class ProfileWindow(QDialog):
         self._progress = QProgressBar()
         self._progress.setTextVisible(False)
         self._progress.setAccessibleName(self.tr("Progress"))
-        self._words = QLabel()
+        self._words = PlainLabel()
         self._words.setWordWrap(True)
         self._swatches = {kind: Swatch("full") for kind in CACHE_TYPES}
-        self._reading = QLabel()
+        self._reading = PlainLabel()
         self._reading.setWordWrap(True)
-        self._placeholder = QLabel(self.tr("Nothing has been measured yet."))
+        self._placeholder = PlainLabel(self.tr("Nothing has been measured yet."))
         self._placeholder.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._placeholder.setMinimumHeight(PLOTS_HEIGHT_PX)
         set_role(self._placeholder, "muted")
@@ -118,7 +118,7 @@ class ProfileWindow(QDialog):
         self._why_not = why_not
         if name:
             self._show_lengths(n_ctx_train or DEFAULT_LONGEST)
-        self._start.setToolTip(why_not or self._start_tip)
+        self._start.setToolTip(plain_tip(why_not) or self._start_tip)
         if not self._is_running and not self._has_result:
             self.show_words(why_not)
         self._enable()
@@ -226,7 +226,7 @@ class ProfileWindow(QDialog):
     def _build(self) -> None:
         choices = QHBoxLayout()
         choices.setSpacing(12)
-        choices.addWidget(QLabel(self.tr("Cache types")))
+        choices.addWidget(PlainLabel(self.tr("Cache types")))
         for kind, box in self._types.items():
             pair = QHBoxLayout()
             pair.setSpacing(4)
@@ -234,7 +234,7 @@ class ProfileWindow(QDialog):
             pair.addWidget(box)
             choices.addLayout(pair)
         choices.addSpacing(12)
-        length = QLabel(self.tr("&Longest context"))
+        length = PlainLabel(self.tr("&Longest context"))
         length.setBuddy(self._longest)
         choices.addWidget(length)
         choices.addWidget(self._longest)
@@ -316,8 +316,8 @@ class ProfileWindow(QDialog):
             plot.setMinimumHeight(110)
             plot.hovered.connect(self.show_reading)
 
-    def _heading(self, text: str) -> QLabel:
-        label = QLabel(text)
+    def _heading(self, text: str) -> PlainLabel:
+        label = PlainLabel(text)
         set_role(label, "heading")
         return label
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.library.hub.download_state import (
     CHECKING,
@@ -17,6 +17,7 @@ from kvdesk.backend.library.hub.download_state import (
     DownloadState,
 )
 from kvdesk.ui.widgets.numbers import format_file_size, format_ms
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import set_role
 
 BAR_STEPS = 1000
@@ -28,15 +29,13 @@ class DownloadRow(QWidget):
     def __init__(self, state: DownloadState, owner: DownloadRows) -> None:
         super().__init__(owner)
         self.state = state
-        self.name = QLabel(state.name)
-        self.name.setTextFormat(Qt.TextFormat.PlainText)
+        self.name = PlainLabel(state.name)
         self.bar = QProgressBar()
         self.bar.setRange(0, BAR_STEPS)
         self.bar.setTextVisible(False)
         self.bar.setMaximumWidth(260)
         self.bar.setAccessibleName(self.tr("Progress of {0}").format(state.name))
-        self.words = QLabel()
-        self.words.setTextFormat(Qt.TextFormat.PlainText)
+        self.words = PlainLabel()
         self.words.setWordWrap(True)
         self.action = QPushButton()
         self.action.setAutoDefault(False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from kvdesk.backend.library.first_models import N_CTX, FirstModel
 from kvdesk.ui.widgets.numbers import format_bytes, format_file_size, short_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import set_role
 
 CARD_WIDTH_PX = 300
@@ -25,7 +26,7 @@ class FirstPage(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        title = QLabel(self.tr("Which model shall answer you?"))
+        title = PlainLabel(self.tr("Which model shall answer you?"))
         title.setObjectName("empty_title")
         self.words = self._label(
             self.tr("Nothing is downloaded before you choose. It stays on this computer."), "muted"
@@ -95,9 +96,8 @@ class FirstPage(QWidget):
             return self.tr("{0}: about {1} more than is free").format(need, format_bytes(-room))
         return self.tr("{0}: fits, about {1} under the line").format(need, format_bytes(room))
 
-    def _label(self, text: str, role: str) -> QLabel:
-        label = QLabel(text)
-        label.setTextFormat(Qt.TextFormat.PlainText)
+    def _label(self, text: str, role: str) -> PlainLabel:
+        label = PlainLabel(text)
         label.setWordWrap(True)
         if role:
             set_role(label, role)

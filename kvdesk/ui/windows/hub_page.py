@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QLineEdit,
     QPushButton,
     QSplitter,
@@ -26,6 +25,7 @@ from PySide6.QtWidgets import (
 from kvdesk.backend.library.hub.repository import RemoteModel, Repository
 from kvdesk.backend.planning.fit import Fit
 from kvdesk.ui.widgets.numbers import format_file_size
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.theme import Theme, set_role
 from kvdesk.ui.widgets.tree_items import top_level_items
 from kvdesk.ui.windows.model_table import fit_color
@@ -192,9 +192,8 @@ class HubPage(QWidget):
         tree.header().setStretchLastSection(True)
         return tree
 
-    def _label(self, role: str) -> QLabel:
-        label = QLabel()
-        label.setTextFormat(Qt.TextFormat.PlainText)
+    def _label(self, role: str) -> PlainLabel:
+        label = PlainLabel()
         label.setWordWrap(True)
         set_role(label, role)
         return label

@@ -8,7 +8,6 @@ from PySide6.QtCore import QItemSelectionModel, Qt, Signal
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QMessageBox,
     QPushButton,
@@ -20,6 +19,7 @@ from PySide6.QtWidgets import (
 from kvdesk.backend.library.models import ModelListEntry
 from kvdesk.backend.planning.fit import Fit
 from kvdesk.ui.widgets.numbers import format_bytes, format_file_size, format_tokens
+from kvdesk.ui.widgets.plain_text import PlainLabel, message_box
 from kvdesk.ui.widgets.theme import Theme, set_role
 from kvdesk.ui.windows.model_table import PATH_ROLE, ModelFilter, ModelTable, params_words, source_words
 
@@ -47,11 +47,9 @@ class LocalModelsPage(QWidget):
         self.filter_field.setClearButtonEnabled(True)
         self.filter_field.textChanged.connect(self._filter.set_words)
         self.view = self._make_view()
-        self.words = QLabel()
-        self.words.setTextFormat(Qt.TextFormat.PlainText)
+        self.words = PlainLabel()
         set_role(self.words, "muted")
-        self.facts = QLabel()
-        self.facts.setTextFormat(Qt.TextFormat.PlainText)
+        self.facts = PlainLabel()
         self.facts.setWordWrap(True)
         self.facts.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = self._button(self.tr("Open"), self.tr("Load it and chat"), "primary")
@@ -203,10 +201,9 @@ class LocalModelsPage(QWidget):
         if entry is None:
             return
         path = entry.path
-        box = QMessageBox(self)
-        box.setTextFormat(Qt.TextFormat.PlainText)
-        box.setText(self.tr("Delete {0} ({1})?").format(entry.name, format_file_size(entry.size_bytes)))
-        box.setInformativeText(self.tr("It is removed from the disk for good; it can be downloaded again."))
+        question = self.tr("Delete {0} ({1})?").format(entry.name, format_file_size(entry.size_bytes))
+        more = self.tr("It is removed from the disk for good; it can be downloaded again.")
+        box = message_box(self, question, more)
         box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No)
         box.setDefaultButton(QMessageBox.StandardButton.No)
         box.accepted.connect(lambda: self.delete_requested.emit(path))

@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QDialog,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QPushButton,
     QSplitter,
     QTreeWidget,
@@ -26,6 +25,7 @@ from PySide6.QtWidgets import (
 
 from kvdesk.ui.memory.session_view import SessionView
 from kvdesk.ui.widgets.numbers import format_bytes, format_file_size, format_ms, format_tokens, unknown
+from kvdesk.ui.widgets.plain_text import PlainLabel, plain_tip
 from kvdesk.ui.widgets.theme import Theme, set_role
 from kvdesk.ui.widgets.tree_items import top_level_items
 
@@ -62,9 +62,9 @@ class SessionLogWindow(QDialog):
         self._list.setHeaderLabels(titles)
         self._list.currentItemChanged.connect(self._on_current_changed)
         self._view = SessionView(theme)
-        self._title = QLabel()
+        self._title = PlainLabel()
         set_role(self._title, "heading")
-        self._facts = QLabel()
+        self._facts = PlainLabel()
         self._facts.setWordWrap(True)
         set_role(self._facts, "muted")
         names = {
@@ -114,7 +114,7 @@ class SessionLogWindow(QDialog):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             tip = self._summary_words(session)
             for column in range(self._list.columnCount()):
-                item.setToolTip(column, tip)
+                item.setToolTip(column, plain_tip(tip))
             item.setData(0, Qt.ItemDataRole.UserRole, session)
             self._list.addTopLevelItem(item)
             if session.path == chosen:
@@ -192,7 +192,7 @@ class SessionLogWindow(QDialog):
         column.addWidget(self._view, 1)
         buttons = QHBoxLayout()
         buttons.setSpacing(8)
-        label = QLabel(self.tr("Export"))
+        label = PlainLabel(self.tr("Export"))
         set_role(label, "muted")
         buttons.addWidget(label)
         for button in self._exports.values():

@@ -8,16 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QBuffer, QByteArray, QPoint, QRect, Qt
+from PySide6.QtCore import QBuffer, QByteArray, QPoint, QRect
 from PySide6.QtGui import QColor, QImage, QImageWriter, QPainter
 from PySide6.QtSvg import QSvgGenerator
-from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from kvdesk.backend.atomic_file import write_file
 from kvdesk.errors import StoreError
 from kvdesk.ui.memory.plots.session_series import marks_of
 from kvdesk.ui.memory.session_plots import SessionPlots
 from kvdesk.ui.widgets.numbers import format_bytes, format_clock, format_ms
+from kvdesk.ui.widgets.plain_text import PlainLabel
 from kvdesk.ui.widgets.style_sheet import style_sheet
 from kvdesk.ui.widgets.theme import LIGHT, Theme, palette, set_role
 
@@ -107,9 +108,8 @@ class SessionSheet(QWidget):
         return bytes(target.data().data())
 
 
-def _line(text: str, role: str = "muted") -> QLabel:
-    label = QLabel(text)
-    label.setTextFormat(Qt.TextFormat.PlainText)
+def _line(text: str, role: str = "muted") -> PlainLabel:
+    label = PlainLabel(text)
     label.setWordWrap(True)
     set_role(label, role)
     return label

@@ -184,7 +184,7 @@ def test_where_the_reading_window_ends_does_not_matter(
 
 def test_name_is_fit_to_be_shown(tmp_path: Path) -> None:
     model = read(tmp_path, gguf([*KEYS, key("general.name", STRING, "evil\n\x1b[2J" + "x" * 5000)]))
-    assert model.name.startswith("evil\N{REPLACEMENT CHARACTER}")
+    assert model.name.startswith("evil ␛[2J")
     assert model.name.isprintable()
     assert len(model.name) == 200
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from kvdesk.backend.gguf.header import one_line
 from kvdesk.backend.library.hub.repository import REPOSITORY_NAME, RemoteFile, Repository
 from kvdesk.errors import HubError
+from kvdesk.shown_text import shown_line
 from kvdesk.sizes import MIB
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Hub:
         from urllib.parse import quote
 
         if not REPOSITORY_NAME.fullmatch(repo_id):
-            raise HubError(f"{one_line(repo_id, 100)} is no repository's name; it is owner/name.")
+            raise HubError(f"{shown_line(repo_id, 100)} is no repository's name; it is owner/name.")
         at = f"/revision/{quote(revision, safe='')}" if revision else ""
         found = _repository(self._json(f"/api/models/{repo_id}{at}", {"blobs": "true"}, repo_id))
         if found is None:
@@ -167,7 +167,7 @@ def _repository(row: Any) -> Repository | None:
             revision=revision,
             downloads=int(info.downloads or 0),
             likes=int(info.likes or 0),
-            license=one_line(str(named.get("license", "")), 60),
+            license=shown_line(str(named.get("license", "")), 60),
             updated=info.last_modified.date().isoformat() if info.last_modified else "",
             is_gated=bool(info.gated),
             is_private=bool(info.private),
