@@ -105,7 +105,7 @@ def measured(path: Path, settings: EngineSettings, folder: Path) -> list[str]:
             for context in (other, settings.context):
                 desk.engine.send(m.SetContext(context))
                 desk.until(m.ContextMade)
-        desk.answer(full_batch(desk, settings.context), sampling=SHORT, conversation_id="another")
+        desk.answer(f"Something else. {full_batch(desk, settings.context)}", sampling=SHORT, conversation_id="another")
         columns.append(column(desk, ram.resident_bytes))
     return columns
 

@@ -22,6 +22,7 @@ BENCHMARKS = (
     "plan_accuracy",
     "plan_speed",
     "oom_line",
+    "resident",
     "monitor_cost",
     "library_speed",
     "download_cost",
