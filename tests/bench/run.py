@@ -18,6 +18,7 @@ BENCHMARKS = (
     "window_speed",
     "busy_machine",
     "growth",
+    "scale",
     "kv_convert",
     "plan_accuracy",
     "plan_speed",

@@ -26,6 +26,7 @@ from kvdesk.backend.engine.pulse import PATIENCE_S, START_PATIENCE_S, URGENT_PAT
 from kvdesk.backend.processes.engine_process import worker_main
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.settings import EngineSettings
+from kvdesk.backend.system import huge_pages
 from kvdesk.backend.system.cgroup import memory_groups
 from kvdesk.backend.system.child_process import ChildProcess
 from kvdesk.errors import EngineDied, EngineError
@@ -212,7 +213,13 @@ class Engine:
             for old in sorted(self._log_dir.glob("engine-*.log"))[:-LOGS_KEPT]:
                 old.unlink(missing_ok=True)
         self._oom_kills = _oom_kills()
-        self._process = ChildProcess(worker_main, "kvdesk engine", str(self._log_path), self._environment)
+        self._process = ChildProcess(
+            worker_main,
+            "kvdesk engine",
+            str(self._log_path),
+            self._environment,
+            environment=huge_pages.environment(),
+        )
         self._pipe = self._process.connection
         self._writer = PipeWriter(self._pipe)
         self._pulse = Pulse()

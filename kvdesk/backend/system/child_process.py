@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,11 +22,38 @@ KILL_S = 5.0
 """Until a killed process is gone: the kernel frees its memory first."""
 
 
+_starting = threading.Lock()
+"""Held while a process is started: what it inherits is this process's environment."""
+
+
+@contextlib.contextmanager
+def _environment(more: Mapping[str, str]) -> Generator[None]:
+    with _starting:
+        before = {name: os.environ.get(name) for name in more}
+        os.environ.update(more)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
 class ChildProcess:
     """One process from its start on; ``connection`` is our end of the pipe to it."""
 
-    def __init__(self, entry: Callable[..., None], name: str, *arguments: Any, daemon: bool = True) -> None:
-        """Start ``entry`` with the other end of the pipe and ``arguments`` in a fresh interpreter.
+    def __init__(
+        self,
+        entry: Callable[..., None],
+        name: str,
+        *arguments: Any,
+        daemon: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start ``entry`` with the other end of the pipe and ``arguments`` in a fresh interpreter. ``environment`` is there
+        from its first instruction on, for what the C library reads before Python runs.
 
         Raises EngineError where the system has no process or no descriptor left for it.
         """
@@ -35,7 +64,8 @@ class ChildProcess:
             raise _no_start(name, error) from error
         self._process = context.Process(target=entry, args=(theirs, *arguments), name=name, daemon=daemon)
         try:
-            self._process.start()
+            with _environment(environment or {}):
+                self._process.start()
         except OSError as error:
             self.connection.close()
             raise _no_start(name, error) from error

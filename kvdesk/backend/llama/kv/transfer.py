@@ -123,11 +123,11 @@ def _bytes_at(buffer: State, offset: int = 0) -> Any:
 
 def _save(ctx: Any, flags: int) -> memoryview:
     size = lib.llama_state_seq_get_size_ext(ctx, 0, flags)
-    buffer = bytearray(size)
-    written = lib.llama_state_seq_get_data_ext(ctx, _bytes_at(buffer), size, 0, flags)
+    buffer = np.empty(size, np.uint8)  # not cleared first, as bytearray is: a pass less over GiB
+    written = lib.llama_state_seq_get_data_ext(ctx, _bytes_at(buffer.data), size, 0, flags)
     if not size or written != size:
         raise EngineError("llama.cpp could not save the conversation's cells.")
-    return memoryview(buffer)
+    return buffer.data
 
 
 def _restore(ctx: Any, state: State, flags: int) -> bool:
