@@ -18,10 +18,10 @@ SUFFIX = ".tmp"
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Make ``content`` (text as UTF-8, its line ends as they are) what ``path`` holds. Raises OSError; the old file is
+    """Make ``content`` (text as UTF-8, its line ends as they are, half a character as "?") what ``path`` holds. Raises OSError; the old file is
     still there then."""
     with replacing(path) as temporary:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

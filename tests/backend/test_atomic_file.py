@@ -28,6 +28,11 @@ def test_the_file_holds_what_was_written_and_nothing_lies_beside_it(tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_half_a_character_costs_only_itself(tmp_path: Path) -> None:
+    write_file(tmp_path / "draft.json", "a\ud83db")
+    assert (tmp_path / "draft.json").read_bytes() == b"a?b"
+
+
 @POSIX
 def test_only_its_owner_may_read_it_whatever_the_old_one_and_the_umask_said(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote_to_bytes
 
 from kvdesk.backend.conversations import read_values, search
 from kvdesk.backend.conversations.conversation import (
@@ -176,7 +178,7 @@ class ConversationStore:
             "SELECT path, last_used_s FROM models WHERE last_used_s IS NOT NULL ORDER BY last_used_s DESC LIMIT ?",
             limit,
         )
-        return tuple(RecentModel(*row) for row in rows)
+        return tuple(RecentModel(_read_path(path), last_used_s) for path, last_used_s in rows)
 
     def forget_recent_model(self, path: str) -> None:
         """Take a model off the recent ones; its settings stay remembered."""
@@ -193,7 +195,7 @@ class ConversationStore:
         """What ``remember_model_settings`` kept, by path; every model that was ever noted is there."""
         rows = self._rows("SELECT path, engine_settings, sampling FROM models")
         return {
-            path: ModelMemory(read_values.engine_or_none(engine), read_values.sampling_or_none(sampling))
+            _read_path(path): ModelMemory(read_values.engine_or_none(engine), read_values.sampling_or_none(sampling))
             for path, engine, sampling in rows
         }
 
@@ -233,7 +235,7 @@ class ConversationStore:
         with self._changing():
             self._connection.execute(
                 f"INSERT INTO models (path, {column}) VALUES (?, ?) ON CONFLICT(path) DO UPDATE SET {column} = excluded.{column}",
-                (path, value),
+                (_stored_path(path), value),
             )
 
     def _excerpts(self, words: list[str]) -> dict[str, str]:
@@ -290,8 +292,8 @@ def _message_values(message: Message) -> tuple[Any, ...]:
     """In the order of _MESSAGE_COLUMNS."""
     stats = json.dumps(stats_to_dict(message.stats)) if message.stats else None
     fixed = (message.id, message.parent_id, message.role, message.created_s)
-    changing = (_clean(message.content), stats, message.model_name, message.stop_note, int(message.is_complete))
-    return (*fixed, *changing, _clean(message.thought))
+    names = (_clean(message.model_name), _clean(message.stop_note))
+    return (*fixed, _clean(message.content), stats, *names, int(message.is_complete), _clean(message.thought))
 
 
 def _read_message(row: tuple[Any, ...]) -> Message:
@@ -300,6 +302,15 @@ def _read_message(row: tuple[Any, ...]) -> Message:
     values["created_s"] = read_values.nearest_time(values["created_s"])
     values["is_complete"] = bool(values["is_complete"])
     return Message(**values)
+
+
+def _stored_path(path: str) -> str:
+    """As SQLite takes it: its text is UTF-8, and a path on Linux need not be; such a one is stored as its URI."""
+    return Path(path).as_uri() if _clean(path) != path else path
+
+
+def _read_path(stored: str) -> str:
+    return os.fsdecode(unquote_to_bytes(stored.removeprefix("file://"))) if stored.startswith("file://") else stored
 
 
 def _clean(text: str) -> str:

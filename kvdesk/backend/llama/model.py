@@ -6,6 +6,7 @@ Loading, its progress and its failures in words; tokens to text and back. Contex
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -79,7 +80,7 @@ class Model:
 
         params.progress_callback = callback = lib.llama_progress_callback(report)
         with log.captured() as self.log_lines:
-            ptr = lib.llama_model_load_from_file(path.encode(), params)
+            ptr = lib.llama_model_load_from_file(os.fsencode(path), params)
         del callback
         if not ptr:
             if abort and abort.is_set():
@@ -175,7 +176,7 @@ class Model:
         return [token for part in parts for token in self._spelled_whole(part, parse_special)]
 
     def _spelled_whole(self, text: str, parse_special: bool) -> list[int]:
-        raw = text.encode("utf-8")
+        raw = text.encode("utf-8", "replace")  # halves of characters: a byte of the command line that is no UTF-8
         room = len(raw) + 8
         while True:
             tokens = (lib.llama_token * room)()
@@ -246,7 +247,7 @@ def check_accepted(path: str, settings: ModelSettings) -> None:
     params = model_params(settings)
     params.no_alloc, params.load_mode = True, LOAD_MODE_NONE
     with log.captured() as lines:
-        ptr = lib.llama_model_load_from_file(path.encode(), params)
+        ptr = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not ptr:
         raise ModelFileError(_words(lines))
     lib.llama_model_free(ptr)

@@ -20,6 +20,7 @@ from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
 from kvdesk.backend.session.session import Session
 from kvdesk.backend.session.session_event import Change
 from kvdesk.backend.session.state import SessionState
+from kvdesk.shown_text import shown_line
 from kvdesk.ui.chat.composer import Composer
 from kvdesk.ui.chat.conversation_list import ConversationList
 from kvdesk.ui.chat.transcript import Transcript
@@ -327,4 +328,4 @@ class ChatController(QObject):
 
 def _model_name(state: SessionState) -> str:
     """What a reply says it was written by."""
-    return (state.model.name or Path(state.model.path).stem) if state.model else ""
+    return shown_line(state.model.name or Path(state.model.path).stem) if state.model else ""

@@ -258,6 +258,22 @@ def test_delete_can_be_undone_until_it_is_purged(store):
 # --- models --------------------------------------------------------------------------------------------------------
 
 
+def test_a_path_that_is_not_utf8_is_remembered(store):
+    path = os.fsdecode(b"/models/m\xff.gguf")
+    memory = ModelMemory(sampling=SamplingSettings(temperature=0.25))
+    store.note_model_used(path, 1.0)
+    store.remember_model_settings(path, memory)
+    assert [model.path for model in store.recent_models()] == [path]
+    assert store.model_memories() == {path: memory}
+
+
+def test_a_reply_of_a_model_whose_name_is_not_utf8_is_kept(store):
+    conversation = new_conversation(1.0)
+    reply = dataclasses.replace(new_message("assistant", "Hi", None, 1.0), model_name="m\udcff", stop_note="\ud83d")
+    store.keep(conversation, [reply])
+    assert [message.model_name for message in store.messages(conversation.id)] == ["m?"]
+
+
 def test_recent_models_and_their_settings(store):
     store.note_model_used("a.gguf", 1.0)
     store.note_model_used("b.gguf", 2.0)

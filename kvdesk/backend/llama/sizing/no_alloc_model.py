@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ class PlannedModel:
         params.load_mode = LOAD_MODE_NONE
         self._log = _brief_log()
         self._log.lines.clear()
-        self.ptr: Any = lib.llama_model_load_from_file(str(path).encode(), params)
+        self.ptr: Any = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.ptr:
             raise PlanError(f"llama.cpp cannot plan this model: {_reason(self._log.lines)}.")
         self.settings = settings
