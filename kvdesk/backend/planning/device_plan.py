@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
@@ -181,6 +181,18 @@ def device_plan(
         oom_line_bytes=None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, capacity)),
         mapped_read_share=mapped_read_share,
         checkpoints_bytes=checkpoints,
+    )
+
+
+def held_against(row: DevicePlan, reading: Reading, margin_bytes: int) -> DevicePlan:
+    """``row`` with the domain as it is read now; what the model takes of it stays."""
+    ceiling = reading.ceiling_bytes
+    return replace(
+        row,
+        capacity_bytes=reading.capacity_bytes,
+        others_bytes=reading.others_bytes,
+        ceiling_bytes=ceiling,
+        oom_line_bytes=None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, reading.capacity_bytes)),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvdesk.backend.planning.device_plan import RAM, DevicePlan, Overhead, Reading, device_plan, domain_name
+from kvdesk.backend.planning.device_plan import held_against as device_held_against
 from kvdesk.backend.planning.verdict import Verdict, find_verdict, tightest
 from kvdesk.backend.protocol.facts import BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
@@ -247,6 +248,18 @@ def make_plan(
 def with_max_n_ctx(plan: MemoryPlan, max_n_ctx: int | None) -> MemoryPlan:
     """``plan`` with the longest context that fits, which its sentence may name."""
     return replace(plan, max_n_ctx=max_n_ctx, verdict=_verdict(plan, max_n_ctx))
+
+
+def held_against(plan: MemoryPlan, readings: Sequence[Reading], margin_bytes: int) -> MemoryPlan:
+    """``plan`` with the machine as it is read now: other programs have come or gone since. The longest context that fits
+    is the one found before."""
+    by_name = {reading.name: reading for reading in readings}
+    rows = tuple(
+        device_held_against(row, by_name[row.name], margin_bytes) if row.name in by_name else row
+        for row in plan.devices
+    )
+    told = replace(plan, devices=rows)
+    return replace(told, verdict=_verdict(told, plan.max_n_ctx))
 
 
 def with_disk_speed(plan: MemoryPlan, bytes_per_s: float | None) -> MemoryPlan:

@@ -6,19 +6,20 @@ What a setting costs is the planner's; what fits is plan.py's; what is loaded, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from kvdesk.backend.engine.engine_event import Died
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning import plan_event as e
-from kvdesk.backend.planning.plan import MemoryPlan
+from kvdesk.backend.planning.plan import MemoryPlan, held_against
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.session.session import Session
 from kvdesk.backend.session.session_event import AskEnded, Change
 from kvdesk.backend.session.state import SessionState
 from kvdesk.backend.settings import CACHE_TYPES, FLASH_ATTN, EngineSettings
+from kvdesk.backend.system.samples import Sample
 from kvdesk.ui.memory.memory_dock import MemoryDock
 from kvdesk.ui.settings.settings_panel import SettingsPanel
 
@@ -49,7 +50,7 @@ class PlanController(QObject):
         self._session = session
         self._panel = settings_panel
         self._dock = memory_dock
-        self._shown: MemoryPlan | None = None
+        self._shown: _Shown | None = None
         """The price on screen, of what is edited."""
         self._edit_id = self._smaller_id = self._choices_id = 0
         self._curve_timer = QTimer(self, singleShot=True, interval=CURVE_DELAY_MS)
@@ -60,7 +61,7 @@ class PlanController(QObject):
     @property
     def longest(self) -> int | None:
         """The longest context under the line with the settings priced last; None when none is, or none is known yet."""
-        return self._shown.max_n_ctx if self._shown else None
+        return self._shown.plan.max_n_ctx if self._shown else None
 
     # --- asking ----------------------------------------------------------------------------------------------------
 
@@ -180,10 +181,20 @@ class PlanController(QObject):
         """What a click in the panel's lists may choose, as the planner is asked for it."""
         return LINKED_CHOICES if self._panel.is_linked else SINGLE_CHOICES
 
+    def on_sample_taken(self, sample: Sample) -> None:
+        """Hold the price on screen against the machine as it is now, so that it says of the room what the chart says."""
+        shown, state = self._shown, self._session.state
+        if shown and shown.request_id == self._edit_id:  # else another price is on its way
+            plan = held_against(shown.plan, sample.domains, state.margin_bytes)
+            if (plan.verdict.sentence, plan.verdict.alarm) != (shown.plan.verdict.sentence, shown.plan.verdict.alarm):
+                self._draw(state, replace(shown, plan=plan))
+
     def _show(self, state: SessionState, plan: MemoryPlan, model: ModelFile) -> None:
-        self._shown = plan
-        is_applied = plan is state.predicted
-        now = state.predicted.total_bytes if state.predicted and not is_applied else None
+        self._draw(state, _Shown(plan, model, self._edit_id, is_applied=plan is state.predicted))
+
+    def _draw(self, state: SessionState, shown: _Shown) -> None:
+        self._shown, plan = shown, shown.plan
+        now = state.predicted.total_bytes if state.predicted and not shown.is_applied else None
         self._panel.show_price(
             plan.total_bytes,
             plan.total_bytes - now if now is not None else None,
@@ -191,4 +202,14 @@ class PlanController(QObject):
             plan.fits,
             plan.verdict.alarm,
         )
-        self._dock.show_plan(plan, model, is_applied)
+        self._dock.show_plan(plan, shown.model, shown.is_applied)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A plan on screen, and the question that it answers."""
+
+    plan: MemoryPlan
+    model: ModelFile
+    request_id: int
+    is_applied: bool

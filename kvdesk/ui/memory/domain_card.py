@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 LEAST_PLOT_PX = 180
 COMPACT_PLOT_HEIGHT_PX = 56
-NO_LIMIT_PX = 16_777_215
-"""QWIDGETSIZE_MAX."""
 
 
 class DomainCard(QFrame):
@@ -235,7 +233,6 @@ class DomainCard(QFrame):
 
     def _fit_height(self, plot: QWidget) -> None:
         plot.setMinimumHeight(COMPACT_PLOT_HEIGHT_PX if self._is_compact else LEAST_PLOT_PX)
-        plot.setMaximumHeight(COMPACT_PLOT_HEIGHT_PX if self._is_compact else NO_LIMIT_PX)
 
     def _elide_subtitle(self) -> None:
         metrics = self._subtitle.fontMetrics()

@@ -82,6 +82,11 @@ class ApplyBar(QFrame):
         set_role(self._apply, "danger" if is_risky else "primary")
 
     @property
+    def verdict(self) -> str:
+        """The plan's sentence, as it was shown last."""
+        return self._verdict
+
+    @property
     def price(self) -> str:
         """The text of the price shown."""
         return self._price.text()

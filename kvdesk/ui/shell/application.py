@@ -173,6 +173,7 @@ class App(QObject):
         bridge.row_written.connect(self.memory.on_row_written)
         bridge.room_changed.connect(self.memory.on_room_changed)
         bridge.sample_taken.connect(self.memory.on_sample_taken)
+        bridge.sample_taken.connect(self.plans.on_sample_taken)
         for source in (
             self.keeper,
             self.chat,

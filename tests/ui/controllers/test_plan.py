@@ -54,6 +54,21 @@ def test_only_the_newest_edit_is_shown(shown: Shown, tiny: ModelFile) -> None:
     assert shown.plans.longest == 30_000
 
 
+def test_the_price_on_screen_follows_other_programs(shown: Shown, tiny: ModelFile) -> None:
+    shown.desk.load(tiny)
+    plan = shown.answer(shown.desk.planner.number_of("plan", tiny.path, SETTINGS), tiny, SETTINGS, 30_000)
+    said = shown.panel.bar.verdict
+    for others in (2, 12):
+        shown.plans.on_sample_taken(pictures.sample(others=others * pictures.GIB))
+        assert shown.panel.bar.verdict != said
+        said = shown.panel.bar.verdict
+    assert shown.plans.longest == plan.max_n_ctx
+    longer = replace(SETTINGS, context=replace(SETTINGS.context, n_ctx=1024))
+    shown.panel.settings_edited.emit(longer)
+    shown.plans.on_sample_taken(pictures.sample(others=2 * pictures.GIB))
+    assert shown.panel.bar.verdict == said  # of the settings before: another price is on its way
+
+
 def test_a_loaded_model_is_priced_with_its_tables(shown: Shown, tiny: ModelFile) -> None:
     shown.desk.load(tiny)
     asked = {call[0] for call in shown.desk.planner.calls}
