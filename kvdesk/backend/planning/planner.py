@@ -36,7 +36,9 @@ from kvdesk.errors import KvdeskError, SettingsError
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 60.0
+IDLE_S = 5.0
+"""After so long without a question the helper ends and its memory (47 to 92 MiB) is free; answers stay known, and the next question
+waits 0.3 to 0.5 s for another helper."""
 
 
 @dataclass(frozen=True)
