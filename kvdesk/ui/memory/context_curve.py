@@ -45,7 +45,7 @@ class ContextCurve(QWidget):
         self._words = PlainLabel(self.tr("Choose a model to see what its context costs."))
         self._words.setWordWrap(True)
         self._placeholder = PlainLabel()
-        self._placeholder.setFixedHeight(PLOT_HEIGHT_PX)
+        self._placeholder.setMinimumHeight(PLOT_HEIGHT_PX)
         self._rows = QGridLayout()
         self._rows.setHorizontalSpacing(8)
         self._rows.setVerticalSpacing(2)
@@ -54,7 +54,7 @@ class ContextCurve(QWidget):
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(8)
         self._layout.addWidget(self._words)
-        self._layout.addWidget(self._placeholder)
+        self._layout.addWidget(self._placeholder, 1)
         self._layout.addLayout(self._rows)
 
     def show_curves(self, curves: Sequence[Curve], type_k: str, type_v: str) -> None:
@@ -91,10 +91,11 @@ class ContextCurve(QWidget):
         from kvdesk.ui.memory.plots.curve_plot import CurvePlot
 
         self._plot = CurvePlot(self._theme)
-        self._plot.setFixedHeight(PLOT_HEIGHT_PX)
+        self._plot.setMinimumHeight(PLOT_HEIGHT_PX)
         self._plot.n_ctx_dragged.connect(self._on_dragged)
         self._plot.n_ctx_chosen.connect(self.n_ctx_chosen)
         self._layout.replaceWidget(self._placeholder, self._plot)
+        self._layout.setStretchFactor(self._plot, 1)
         self._placeholder.hide()
         self._placeholder.deleteLater()
         self._plot.show_curves(self._curves, self._chosen(), self._colors())
