@@ -32,7 +32,8 @@ def _state_bytes(model: ModelFile, footprint: Footprint) -> int:
     window = model.sliding_window
     if not window or context.swa_full or not any(model.windowed_layers):
         return recurrent
-    ring = min(footprint.caches, key=lambda cache: cache.cells, default=None)
+    n_windowed = sum(model.windowed_layers)  # in a context as short as the window both caches have the same cells
+    ring = min(footprint.caches, key=lambda cache: (cache.cells, cache.layers != n_windowed), default=None)
     if ring is None or not ring.cells:
         return recurrent
     streams = footprint.n_ctx // footprint.n_ctx_seq if footprint.n_ctx_seq else 1
