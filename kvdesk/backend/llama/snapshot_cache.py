@@ -1,11 +1,13 @@
 """Keeps the cells of conversations on disk when they leave the context and brings them back. Engine process only.
 
-What a file looks like and which ones go is snapshots.py's. Nothing here fails loudly: tokens can always be read again.
+Cells are copied out on the caller's thread and written on one of its own, one snapshot at a time. What a file looks like and
+which ones go is snapshots.py's. Nothing here fails loudly: tokens can always be read again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from kvdesk.backend.conversations.snapshots import SnapshotKey, SnapshotStore, model_identity
@@ -29,25 +31,43 @@ class SnapshotCache:
         self._store = SnapshotStore(Path(place.folder), place.budget_bytes)
         self._model_id = model_identity(*model_parts)
         self._kept: tuple[SnapshotKey, list[int]] | None = None
+        self._writer = ThreadPoolExecutor(1, "snapshots")
+        self._writing: Future[bool] | None = None
 
     def keep(self, session: ConversationCells) -> bool:
-        """Save the cells if they changed since they were kept last; True when something was written."""
+        """Save the cells if they changed since they were kept last; True when something is being written. Returns once they
+        are copied: what is read next need not wait for the disk."""
         key = self._key(session, session.conversation_id)
         now = (key, list(session.tokens))
         if not key.conversation_id or len(session.tokens) < MIN_TOKENS or now == self._kept:
             return False
+        self.settle()
         try:
-            written = self._store.save(key, session.tokens, save_sequence(session.context.ptr))
+            state = save_sequence(session.context.ptr)
         except EngineError:
             return False
+        self._writing = self._writer.submit(self._store.save, *now, state)
         self._kept = now
-        return written
+        return True
+
+    def settle(self) -> None:
+        """Wait until what was kept last is on disk, and the copy of its cells is free again: before memory is priced."""
+        if self._writing:
+            wait((self._writing,))
+            self._writing = None
+
+    def close(self) -> None:
+        """Wait for what is being written, and end the thread."""
+        self.settle()
+        self._writer.shutdown()
 
     def bring_back(
         self, session: ConversationCells, conversation_id: str, prompt: Sequence[int], ask: GrowQuestion
     ) -> int:
         """Fill the cells with those kept for ``conversation_id`` if that spares more of ``prompt`` than what is there;
         returns how many tokens came back."""
+        if self._kept and self._kept[0].conversation_id == conversation_id:
+            self.settle()
         head = self._store.peek(conversation_id)
         if not head or common_prefix(head.tokens, prompt) <= common_prefix(session.tokens, prompt):
             return 0

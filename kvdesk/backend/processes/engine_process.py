@@ -1,6 +1,6 @@
 """The engine process: takes commands from the pipe, works them off one by one, sends events. No Qt, no storage.
 
-Three threads: the main one owns model and context and is in llama.cpp most of the time; the reader takes commands off the
+Threads: the main one owns model and context and is in llama.cpp most of the time; the reader takes commands off the
 pipe at once, so that a stop never waits for a decode; the counter counts tokens, with the vocabulary alone. When the app is gone, the pipe ends and so does this process.
 """
 
@@ -259,6 +259,8 @@ class EngineProcess:
 
     def _unload(self) -> None:
         self._keep()
+        if self._keeper:
+            self._keeper.close()
         self._keeper = None
         if self._session:
             self._session.close()
@@ -303,6 +305,8 @@ class EngineProcess:
     def _ask_growth(self, at_tokens: int, from_cells: int, to_cells: int, failed: str) -> m.GrowAnswer:
         """Ask the app whether the context may grow and wait for its word; a stop is a no."""
         session, _ = self._ready()
+        if self._keeper:
+            self._keeper.settle()  # the price of a step knows no second copy of cells
         while not self._answers.empty():
             self._answers.get()  # nobody waits for it any more
         self._send(m.GrowWanted(self._request_id, at_tokens, from_cells, to_cells, session.settings, failed))
