@@ -45,7 +45,7 @@ from kvdesk.ui.windows.context_profile_window import ProfileWindow
 
 log = logging.getLogger(__name__)
 
-END_WAIT_S = 30.0
+END_WAIT_S = 10.0
 """How long the window waits, when it closes, for the run and its engine to end."""
 
 
