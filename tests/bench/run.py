@@ -28,6 +28,7 @@ BENCHMARKS = (
     "library_speed",
     "download_cost",
     "transcript_cost",
+    "table_cost",
     "markdown_speed",
     "chart_cost",
     "at_random",

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent, QPalette, QResizeEvent, QShowEvent, QWheelEvent
 from PySide6.QtWidgets import QFrame, QScrollArea, QWidget
 
@@ -15,6 +15,7 @@ from kvdesk.ui.chat.message_footer import FOOTER_HEIGHT
 from kvdesk.ui.chat.message_row import MessageState
 from kvdesk.ui.chat.message_view import GAP, MessageView, estimated_height
 from kvdesk.ui.chat.notice_view import NOTICE_KINDS, NoticeView
+from kvdesk.ui.chat.render_step import RenderStep
 from kvdesk.ui.widgets.wheel import zooms
 
 COLUMN_WIDTH = 820
@@ -96,6 +97,9 @@ class MessageColumn(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._next_step = QTimer(self)
+        self._next_step.setSingleShot(True)
+        self._next_step.timeout.connect(self.arrange)
         self._bar = self.verticalScrollBar()
         self._bar.setSingleStep(24)
         self._bar.valueChanged.connect(self._on_scrolled)
@@ -139,15 +143,18 @@ class MessageColumn(QScrollArea):
         if self._is_arranging or not self.isVisible():
             return
         self._is_arranging = True
+        step = RenderStep()
         try:
             anchor = None if self._follows else self._anchor()
             for _ in range(MOST_PASSES):
                 self._place_rows()
                 self._scroll_to(anchor)
-                if not self._realise():
+                if not self._realise(step):
                     break
         finally:
             self._is_arranging = False
+        if step.is_full:
+            self._next_step.start()
         self.scrolled.emit()
 
     def _place_rows(self) -> None:
@@ -176,21 +183,22 @@ class MessageColumn(QScrollArea):
         lines = estimated_height(row.content.text, width, metrics.averageCharWidth(), metrics.lineSpacing())
         return lines + FOOTER_HEIGHT + GAP
 
-    def _realise(self) -> bool:
-        """Make the widgets of what is in view and a little around it. Returns whether heights may have changed."""
+    def _realise(self, step: RenderStep) -> bool:
+        """Make the widgets of what is in view and a little around it, as many as ``step`` takes. Returns whether heights may
+        have changed."""
         page = self.viewport().height()
         top, bottom = self._bar.value() - page // 2, self._bar.value() + page + page // 2
         changed = False
         for row in self.rows:
             if row.top <= bottom and row.top + row.height >= top:
-                changed |= self._realise_row(row, top, bottom)
+                changed |= self._realise_row(row, top, bottom, step)
             elif row.view is not None and (row.top > bottom + FAR or row.top + row.height < top - FAR):
                 in_use = isinstance(row.view, MessageView) and row.view.is_in_use
                 if not in_use:
                     row.drop_view()
         return changed
 
-    def _realise_row(self, row: Row, top: int, bottom: int) -> bool:
+    def _realise_row(self, row: Row, top: int, bottom: int, step: RenderStep) -> bool:
         changed = row.view is None
         if row.view is None:
             row.view = self._build(row, self._content)
@@ -199,7 +207,7 @@ class MessageColumn(QScrollArea):
                 row.view.resize(row.width, row.height)
             row.view.show()
         if isinstance(row.view, MessageView):
-            changed |= row.view.realise(top - row.top, bottom - row.top)
+            changed |= row.view.realise(top - row.top, bottom - row.top, step)
         if changed:
             row.width = 0
         return changed

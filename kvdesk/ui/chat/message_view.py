@@ -19,6 +19,7 @@ from kvdesk.ui.chat.message_footer import FOOTER_HEIGHT, MessageFooter
 from kvdesk.ui.chat.message_row import MessageState
 from kvdesk.ui.chat.notice_view import NoticeView
 from kvdesk.ui.chat.prose_view import ProseView
+from kvdesk.ui.chat.render_step import RenderStep
 from kvdesk.ui.chat.reply_progress import PROGRESS_HEIGHT, ReplyProgress
 from kvdesk.ui.chat.segments import Segment, SegmentKind
 from kvdesk.ui.chat.thinking_button import ThinkingButton
@@ -104,12 +105,15 @@ class MessageView(QWidget):
         self._place(footer, 0, y + 2, width)
         return footer.y + footer.height
 
-    def realise(self, top: int, bottom: int) -> bool:
-        """Make widgets for the parts between ``top`` and ``bottom``. Returns whether heights may have changed."""
+    def realise(self, top: int, bottom: int, step: RenderStep) -> bool:
+        """Make widgets for the parts between ``top`` and ``bottom``, as many as ``step`` takes. Returns whether heights may
+        have changed."""
         made = False
         for part in self._parts:
             is_near = part.y <= bottom and part.y + part.height >= top
             if is_near and part.widget is None:
+                if not step.takes(part.segment.text if part.segment else ""):
+                    continue
                 part.widget = self._build(part)
                 part.widget.show()
                 part.stale = made = True

@@ -19,6 +19,7 @@ from kvdesk.ui.chat.message_footer import MessageFooter
 from kvdesk.ui.chat.message_row import MessageRow, MessageState
 from kvdesk.ui.chat.message_view import MessageView
 from kvdesk.ui.chat.prose_view import ProseView
+from kvdesk.ui.chat.render_step import RenderStep
 from kvdesk.ui.chat.reply_stats import details, stop_words, summary
 from kvdesk.ui.widgets.theme import DARK, LIGHT
 
@@ -44,7 +45,7 @@ def show(qtbot) -> Show:
 
 def settle(view: MessageView, width: int = 600, bottom: int = 100_000) -> int:
     height = view.arrange(width)
-    while view.realise(0, bottom):
+    while view.realise(0, bottom, RenderStep()):
         height = view.arrange(width)
     view.resize(width, height)
     return height

@@ -10,11 +10,13 @@ from PySide6.QtCore import QEvent, QPoint, Qt
 from PySide6.QtWidgets import QApplication, QLabel, QPlainTextEdit, QPushButton, QScrollArea, QScrollBar, QWidget
 
 from kvdesk.backend.protocol.facts import StopReason, TurnStats
+from kvdesk.ui.chat.message_column import MessageColumn
 from kvdesk.ui.chat.message_editor import MessageEditor
 from kvdesk.ui.chat.message_footer import MessageFooter
 from kvdesk.ui.chat.message_row import MessageRow
 from kvdesk.ui.chat.message_view import MessageView
 from kvdesk.ui.chat.prose_view import ProseView
+from kvdesk.ui.chat.render_step import CELLS_A_STEP
 from kvdesk.ui.chat.transcript import Transcript
 from kvdesk.ui.widgets.theme import DARK, LIGHT
 
@@ -511,3 +513,38 @@ def test_long_reply_makes_few_widgets(qtbot, transcript: Transcript) -> None:
     assert any(editor.toPlainText() == "last" for editor in in_view(transcript, QPlainTextEdit))
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
     assert len(transcript.findChildren(ProseView)) < 20
+
+
+# --- big tables ---------------------------------------------------------------------------------------------------
+
+
+def big_table(columns: int, rows: int) -> str:
+    lines = [[f"h{n}" for n in range(columns)], ["---"] * columns, *([f"r{row}"] * columns for row in range(rows))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cells_in(proses: list[ProseView]) -> int:
+    return sum(prose.shown_text.count("|") for prose in proses)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(20, 200), (1000, 5)])
+def test_a_big_table_is_laid_out_in_steps_until_all_of_it_that_is_near_is_there(
+    qtbot, transcript: Transcript, monkeypatch: pytest.MonkeyPatch, columns: int, rows: int
+) -> None:
+    steps: list[int] = []
+    arrange = MessageColumn.arrange
+
+    def counted(column: MessageColumn) -> None:
+        before = cells_in(transcript.findChildren(ProseView))
+        arrange(column)
+        steps.append(cells_in(transcript.findChildren(ProseView)) - before)
+
+    monkeypatch.setattr(MessageColumn, "arrange", counted)
+    transcript.show_messages([MessageRow("m", "assistant", big_table(columns, rows), STATS)])
+    view = transcript.findChildren(MessageView)[0]
+    parts = view._parts
+    qtbot.waitUntil(lambda: parts[-2].widget is not None)
+    qtbot.waitUntil(lambda: all(part.widget for part in parts if part.y + part.height > view.height() - 500))
+    assert len([cells for cells in steps if cells]) > 1
+    assert max(steps) <= max(CELLS_A_STEP, *(part.segment.text.count("|") for part in parts if part.segment))
+    assert f"r{rows - 1}" in seen_text(transcript)
