@@ -10,20 +10,25 @@ import contextlib
 import json
 import queue
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import psutil
 
 from kvdesk.backend.processes.lexer_process import KINDS, lexer_main
 from kvdesk.backend.system.child_process import ChildProcess
 from kvdesk.errors import EngineError
 
 GIVE_UP_S = 0.2
-"""What the shortest text may take once its language's lexer is there."""
+"""Processor time for the shortest text once its language's lexer is there; of the clock's time a busy machine takes more."""
 GIVE_UP_S_PER_CHAR = 1e-5
 """And a longer one more: real code takes about a microsecond a character."""
 START_S = 20.0
-"""Until the process has started and compiled a lexer, on a busy machine."""
+"""Until the process has started and compiled a lexer, on a busy machine; and the longest that any text may take."""
+_LOOK_S = 0.05
+"""How often the process is asked for the time it has used."""
 IDLE_S = 30.0
 REMEMBERED = 256
 """Texts that were given up, so that scrolling past one does not try it again."""
@@ -115,7 +120,7 @@ class CodeLexer:
             process.connection.send_bytes(json.dumps([language, text]).encode("utf-8", "surrogatepass"))
             if process.connection.poll(START_S):
                 process.connection.recv_bytes()
-                if process.connection.poll(GIVE_UP_S + GIVE_UP_S_PER_CHAR * len(text)):
+                if _answers(process, GIVE_UP_S + GIVE_UP_S_PER_CHAR * len(text)):
                     found = array("I", process.connection.recv_bytes())
         if found is None:
             self._end()
@@ -125,3 +130,16 @@ class CodeLexer:
         if self._process:
             self._process.end(0.0)
             self._process = None
+
+
+def _answers(process: ChildProcess, processor_s: float) -> bool:
+    """Whether an answer comes before the process has used ``processor_s`` of processor time for it."""
+    try:
+        used = psutil.Process(process.pid).cpu_times
+        until_s, until = sum(used()[:2]) + processor_s, time.monotonic() + START_S
+        while not process.connection.poll(_LOOK_S):
+            if sum(used()[:2]) > until_s or time.monotonic() > until:
+                return False
+    except psutil.Error:  # it has ended
+        return False
+    return True

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from PySide6.QtGui import QTextDocument
-from PySide6.QtWidgets import QApplication, QPlainTextEdit
+from PySide6.QtWidgets import QPlainTextEdit
 
 from kvdesk.backend.code_lexer import CodeLexer
 from kvdesk.ui.chat.highlighter import DARK_CODE, LIGHT_CODE, MAX_CHARS, Highlighter
@@ -85,15 +85,19 @@ def test_too_long_stays_plain(qtbot, editor: QPlainTextEdit) -> None:
     assert colors_of(editor.document(), 0) == {}
 
 
-def test_long_code_is_coloured_in_many_turns_of_the_loop(qtbot, qapp: QApplication, editor: QPlainTextEdit) -> None:
+def test_long_code_is_coloured_in_many_turns_of_the_loop(
+    qtbot, editor: QPlainTextEdit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     n_lines = 2000
+    monkeypatch.setattr("kvdesk.ui.chat.highlighter.SLICE_S", 0.0)
+    turns: list[bool] = []
     editor.setPlainText("value = function(1, 'text')\n" * n_lines)
     highlighter = Highlighter(editor.document(), editor)
-    highlighter.start("python", LIGHT)
-    qtbot.waitUntil(lambda: bool(colors_of(editor.document(), 0)))
-    assert highlighter.is_working
-    assert not colors_of(editor.document(), n_lines - 1)
-    qtbot.waitUntil(lambda: not highlighter.is_working)
+    highlighter._timer.timeout.connect(lambda: turns.append(bool(colors_of(editor.document(), n_lines - 1))))
+    with qtbot.waitSignal(highlighter.finished, timeout=60_000):
+        highlighter.start("python", LIGHT)
+    assert len(turns) >= n_lines, "a line a turn, when each turn is as short as can be"
+    assert not any(turns[: n_lines - 1])
     assert colors_of(editor.document(), n_lines - 1)["1"] == LIGHT_CODE.number
 
 
