@@ -33,12 +33,14 @@ MOST_PASSES = 6
 
 @dataclass(frozen=True)
 class Notice:
-    """A line between messages. ``kind`` is one of NOTICE_KINDS, or ValueError is raised."""
+    """A line between messages. ``kind`` is one of NOTICE_KINDS, or ValueError is raised. ``n_times`` it was said, one
+    after the other."""
 
     notice_id: int
     text: str
     kind: str
     action_text: str | None
+    n_times: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in NOTICE_KINDS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PySide6.QtCore import QSize, QTimer, Signal
 from PySide6.QtGui import QGuiApplication, QResizeEvent
@@ -173,7 +174,16 @@ class Transcript(QWidget):
     # --- notices ----------------------------------------------------------------------------------------------
 
     def add_notice(self, text: str, kind: str = "note", action_text: str | None = None) -> int:
-        """Put a line at the end. ``kind``: "note", "warning" or "error". Returns an id for its action and removal."""
+        """Put a line at the end, or count it where the last line says the same. ``kind``: "note", "warning" or "error". Returns
+        an id for its action and removal."""
+        last = self._column.rows[-1] if self._column.rows else None
+        if last and isinstance(last.content, Notice):
+            said = last.content
+            if (said.text, said.kind, said.action_text) == (text, kind, action_text):
+                last.drop_view()
+                last.content, last.width = replace(said, n_times=said.n_times + 1), 0
+                self._rows_changed()
+                return said.notice_id
         notice_id = self._next_notice
         self._next_notice += 1
         self._column.rows.append(Row(Notice(notice_id, text, kind, action_text)))
@@ -284,7 +294,12 @@ class Transcript(QWidget):
     def _build(self, row: Row, parent: QWidget) -> MessageView | NoticeView:
         content = row.content
         if isinstance(content, Notice):
-            notice = NoticeView(content.text, content.kind, content.action_text, self._theme, parent)
+            text = (
+                content.text
+                if content.n_times == 1
+                else self.tr("{0} ({1} times)").format(content.text, content.n_times)
+            )
+            notice = NoticeView(text, content.kind, content.action_text, self._theme, parent)
             notice.action_clicked.connect(lambda: self.notice_action_triggered.emit(content.notice_id))
             return notice
         view = MessageView(content, self._theme, parent)

@@ -15,6 +15,7 @@ from kvdesk.ui.chat.message_editor import MessageEditor
 from kvdesk.ui.chat.message_footer import MessageFooter
 from kvdesk.ui.chat.message_row import MessageRow
 from kvdesk.ui.chat.message_view import MessageView
+from kvdesk.ui.chat.notice_view import NoticeView
 from kvdesk.ui.chat.prose_view import ProseView
 from kvdesk.ui.chat.render_step import CELLS_A_STEP
 from kvdesk.ui.chat.transcript import Transcript
@@ -365,6 +366,16 @@ def test_notice(qtbot, transcript: Transcript, kind: str) -> None:
     transcript.remove_notice(notice_id)
     assert "Context recreated: 1,204 cells <b>moved</b>." not in [label.text() for label in in_view(transcript, QLabel)]
     transcript.remove_notice(notice_id)
+
+
+def test_the_same_again_is_counted_not_repeated(qtbot, transcript: Transcript) -> None:
+    first = transcript.add_notice("The disk is full.", "error")
+    for _ in range(3):
+        assert transcript.add_notice("The disk is full.", "error") == first
+    transcript.add_notice("Something else.", "error")
+    transcript.add_notice("The disk is full.", "error")
+    texts = [view.label.text() for view in transcript.findChildren(NoticeView) if view.isVisibleTo(transcript)]
+    assert texts == ["The disk is full. (4 times)", "Something else.", "The disk is full."]
 
 
 def test_unknown_kind_of_notice(transcript: Transcript) -> None:
