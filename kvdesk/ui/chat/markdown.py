@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,6 +11,7 @@ from itertools import pairwise
 LINE_BREAK = "\u2028"
 """A line break inside a paragraph. Qt keeps it in the block and copies it as a newline."""
 
+_RIGHT_TO_LEFT = frozenset({"R", "AL"})
 _SPECIAL = re.compile(
     r"(?P<image>(?<!\\)!\[(?P<empty>\])?)"
     r"|(?P<line_break><br ?/?>)"
@@ -90,7 +92,8 @@ def _code_spans(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _keep_line_breaks(text: str) -> str:
-    """Join the lines of each paragraph by LINE_BREAK, where Markdown would put a blank."""
+    """Join the lines of each paragraph by LINE_BREAK, where Markdown would put a blank; a line that is read in the other
+    direction than the one before begins a paragraph."""
     lines = text.split("\n")
     out = lines[:1]
     joined = False
@@ -98,7 +101,7 @@ def _keep_line_breaks(text: str) -> str:
         inside, onward = before, line
         if before.startswith(">") and line.startswith(">"):
             inside, onward = before[1:].removeprefix(" "), line[1:].removeprefix(" ")
-        joined = (
+        is_one_paragraph = (
             bool(inside.strip() and onward.strip())
             and "|" not in before
             and "|" not in line
@@ -106,8 +109,28 @@ def _keep_line_breaks(text: str) -> str:
             and not _TAKES_NO_MORE.match(inside)
             and (joined or not inside.startswith(("    ", "\t")))
         )
+        joined = is_one_paragraph and not _turns(inside, onward)
         if joined:
             out[-1] = f"{out[-1].rstrip().removesuffix(chr(92))}{LINE_BREAK}{onward.lstrip()}"
+        elif is_one_paragraph:
+            out += [">" if inside != before else "", line]  # Qt writes a whole paragraph in its first line's direction
         else:
             out.append(line)
     return "\n".join(out)
+
+
+def _turns(before: str, after: str) -> bool:
+    """Whether the two lines are read in opposite directions, each by its first letter (rule P2 of Unicode's UAX 9)."""
+    if before.isascii() and after.isascii():
+        return False
+    ways = {_reads_from_right(line) for line in (before, after)} - {None}
+    return len(ways) > 1
+
+
+def _reads_from_right(line: str) -> bool | None:
+    """None: it has no letter that says."""
+    for sign in line:
+        way = unicodedata.bidirectional(sign)
+        if way == "L" or way in _RIGHT_TO_LEFT:
+            return way != "L"
+    return None

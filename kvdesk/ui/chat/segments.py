@@ -22,6 +22,7 @@ _MAYBE_FENCE = re.compile(r"^ *(?:(?:[-*+]|\d{1,9}[.)]) +)*(?:`{1,2}$|`{3,}[^`]*
 _LIST_ITEM = re.compile(r"^ *(?:[-*+]|\d{1,9}[.)])(?: |$)")
 _RULE_OR_HEADING = re.compile(r"^ {0,3}(?:#{1,6}(?: |$)|([-*_])[ ]*(?:\1[ ]*){2,}$)")
 _TABLE_RULE = re.compile(r"^ *\|?(?: *:?-+:? *\|)+ *(?::?-+:?)? *$")
+_MARKDOWN = frozenset({"markdown", "md", "mdx", "quarto", "rmd"})
 _BREAKS = " \t\u3000。！？；，、"
 
 
@@ -70,6 +71,7 @@ class SegmentParser:
         self._partial = ""  # the line that has not ended
         self._open = ""  # the segment that has not ended, whole lines
         self._fence: _OpenFence | None = None
+        self._inner_fences = 0  # those open within a fence of Markdown
         self._in_list = False
         self._after_blank = False
         self._dedent = 0
@@ -134,7 +136,11 @@ class SegmentParser:
 
     def _line(self, line: str) -> None:
         if self._fence:
-            if _ends_fence(self._fence, line):
+            if _begins_inner_fence(self._fence, line):
+                self._inner_fences += 1
+            elif _ends_fence(self._fence, line):
+                self._inner_fences -= 1
+            if self._inner_fences < 0:
                 self._end_code(self._fence)
             else:
                 self._open += _code_line(self._fence, line) + "\n"
@@ -167,6 +173,7 @@ class SegmentParser:
         if self._in_list and self._is_reply:
             self._dedent = fence.indent
         self._fence = None
+        self._inner_fences = 0
         self._open = ""
         self._after_blank = False
 
@@ -261,6 +268,13 @@ def parse(text: str, is_reply: bool = True, thought: str = "") -> list[Segment]:
     parser.append(text)
     parser.finish()
     return parser.segments
+
+
+def _begins_inner_fence(fence: _OpenFence, line: str) -> bool:
+    """Whether ``line`` opens a code block within Markdown that is shown as code: models write both with three backticks, and
+    CommonMark would end the outer one at the inner one's end."""
+    found = _FENCE.match(line) if fence.language in _MARKDOWN else None
+    return found is not None and found[2][0] == fence.char and len(found[2]) >= fence.length and bool(found[3].strip())
 
 
 def _ends_fence(fence: _OpenFence, line: str) -> bool:

@@ -6,6 +6,7 @@ import random
 import re
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QTextDocument
 from pytestqt.qtbot import QtBot
 
@@ -70,3 +71,33 @@ def test_streamed_prose_is_the_same_as_prose_shown_at_once(qtbot: QtBot, seed: i
         assert streamed.document().toHtml() == whole.document().toHtml(), text[-60:]
         assert streamed.height_for(400) == whole.height_for(400)
     assert len(documents) < 0.75 * len(cut)  # the rest were put at the end of the document that was there
+
+
+@pytest.mark.parametrize(
+    ("text", "directions"),
+    [
+        ("An English line\nשורה בעברית\nAnd English", "LRL"),
+        ("مرحبا\nبالعالم", "R"),
+        ("English\nand more", "L"),
+        ("> English\n> שלום", "LR"),
+        ("- item\n- פריט", "LR"),
+        ("12\nשלום", "R"),
+    ],
+)
+def test_each_line_runs_in_its_own_direction(qtbot: QtBot, text: str, directions: str) -> None:
+    view = ProseView(theme_named("light", False))
+    qtbot.addWidget(view)
+    view.show_text(text)
+    block, found = view.document().begin(), ""
+    while block.isValid():
+        found += "R" if block.textDirection() == Qt.LayoutDirection.RightToLeft else "L"
+        block = block.next()
+    assert found == directions
+
+
+def test_a_table_with_both_directions_stays_a_table(qtbot: QtBot) -> None:
+    view = ProseView(theme_named("light", False))
+    qtbot.addWidget(view)
+    view.show_text("| a | b |\n|---|---|\n| שלום | x |\n| y | z |")
+    (table,) = view.document().rootFrame().childFrames()
+    assert (table.rows(), table.columns()) == (3, 2)

@@ -42,6 +42,15 @@ CASES: dict[str, tuple[str, list[Segment]]] = {
     "tilde fence": ("~~~ js title=1\nx\n~~~\n", [code("x", "js")]),
     "backticks inside tildes": ("~~~\n```\nx\n```\n~~~", [code("```\nx\n```")]),
     "four backticks around three": ("````md\n```py\nx\n```\n````\nb", [code("```py\nx\n```", "md"), prose("b")]),
+    "a fence within Markdown": (
+        "```markdown\n# T\n```py\nx\n```\n- y\n```\nb",
+        [code("# T\n```py\nx\n```\n- y", "markdown"), prose("b")],
+    ),
+    "two fences within Markdown": (
+        "```md\n```sh\na\n```\n\n```sh\nb\n```\n```\nc",
+        [code("```sh\na\n```\n\n```sh\nb\n```", "md"), prose("c")],
+    ),
+    "no fence within other code": ("```py\n```sh\n```\nb", [code("```sh", "py"), prose("b")]),
     "longer end than beginning": ("```\nx\n`````\nb", [code("x"), prose("b")]),
     "shorter end does not end": ("`````\nx\n```\ny\n`````", [code("x\n```\ny")]),
     "language in braces": ("```{.Python}\nx\n```", [code("x", "python")]),
