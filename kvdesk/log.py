@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import logging.handlers
+import os
 import sys
 import threading
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -21,17 +24,29 @@ _fault_file: TextIO | None = None
 def start(folder: Path) -> None:
     """Log to ``folder``/kvdesk.log (rotated) and standard error; faults go to ``folder``/faults.log."""
     global _fault_file
-    handler = logging.handlers.RotatingFileHandler(
-        folder / "kvdesk.log", maxBytes=1_000_000, backupCount=3, encoding="utf-8"
-    )
+    handler = _PrivateFile(folder / "kvdesk.log", maxBytes=1_000_000, backupCount=3, encoding="utf-8")
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
-    _fault_file = (folder / "faults.log").open("a", encoding="utf-8")
+    _fault_file = open(folder / "faults.log", "a", encoding="utf-8", opener=_private)  # noqa: SIM115 - stays open
     faulthandler.enable(_fault_file)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that is its owner's alone (0600), whatever the umask is and whoever made it."""
+    descriptor = os.open(path, flags, 0o600)
+    if os.name == "posix":
+        with contextlib.suppress(OSError):  # somebody else's file
+            os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+class _PrivateFile(logging.handlers.RotatingFileHandler):
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_private)
 
 
 class _Formatter(logging.Formatter):
