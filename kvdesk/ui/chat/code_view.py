@@ -7,6 +7,7 @@ from PySide6.QtCore import QEvent, Qt, Signal
 from PySide6.QtGui import QFontMetrics, QKeyEvent, QTextCursor, QTextOption, QWheelEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPlainTextEdit, QVBoxLayout, QWidget
 
+from kvdesk.shown_text import shown_text
 from kvdesk.ui.chat.action_button import ActionButton
 from kvdesk.ui.chat.highlighter import Highlighter
 from kvdesk.ui.chat.segments import Segment
@@ -33,6 +34,7 @@ class CodeView(QFrame):
         super().__init__(parent)
         self._theme = theme
         self._text = ""
+        self._shown = ""  # the same, what a terminal or a text layout would obey as signs
         self._language = ""
         self._is_colored = False
         self._longest = ""
@@ -79,13 +81,14 @@ class CodeView(QFrame):
         if segment.text != self._text:
             self._highlighter.stop()
             self._is_colored = False
-            if self._text and segment.text.startswith(self._text):
-                self._code.add(segment.text[len(self._text) :])
+            shown = shown_text(segment.text)
+            if self._shown and shown.startswith(self._shown):
+                self._code.add(shown[len(self._shown) :])
             else:
-                self._code.setPlainText(segment.text)
+                self._code.setPlainText(shown)
                 self._longest = ""
-            self._track_longest(segment.text, len(self._text) if self._longest else 0)
-            self._text = segment.text
+            self._track_longest(shown, len(self._shown) if self._longest else 0)
+            self._text, self._shown = segment.text, shown
         self._language = segment.language
         self._label.setText(segment.language or self.tr("text"))
         if segment.closed and not self._is_colored:
@@ -98,7 +101,7 @@ class CodeView(QFrame):
         self._code.setHorizontalScrollBarPolicy(
             Qt.ScrollBarPolicy.ScrollBarAlwaysOn if needs_bar else Qt.ScrollBarPolicy.ScrollBarAlwaysOff
         )
-        return code_height(self._text, self.line_height) + (BAR_HEIGHT if needs_bar else 0)
+        return code_height(self._shown, self.line_height) + (BAR_HEIGHT if needs_bar else 0)
 
     @property
     def line_height(self) -> int:

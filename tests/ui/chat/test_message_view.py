@@ -245,6 +245,17 @@ def test_copy_button_of_code(qtbot, show: Show) -> None:
     assert caught.args == ["ls -l\n\n  pwd"]
 
 
+def test_code_that_turns_text_around_is_shown_as_it_will_run(show: Show) -> None:
+    """CVE-2021-42574: an override makes a reader see other code than the compiler."""
+    source = "if a != 'u\u202e \u2066# admin\u2069 \u2066':\x1b[2J\n    return"
+    view = show(reply(f"```py\n{source}\n```"))
+    code = shown(view, CodeView)[0]
+    sign = "\N{REPLACEMENT CHARACTER}"
+    text = code.findChild(QPlainTextEdit).toPlainText()
+    assert text == f"if a != 'u{sign} {sign}# admin{sign} {sign}':␛[2J\n    return"
+    assert code.text == source, "it is copied as it is"
+
+
 @pytest.mark.usefixtures("lexer")
 def test_finished_code_gets_colours_growing_code_does_not(qtbot, show: Show) -> None:
     state = MessageState(reply(""))
