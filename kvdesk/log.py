@@ -46,7 +46,7 @@ def _private(path: str, flags: int) -> int:
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_private)
+        return TextIOWrapper(open(self.baseFilename, "ab", opener=_private), encoding=self.encoding)
 
 
 class _Formatter(logging.Formatter):
