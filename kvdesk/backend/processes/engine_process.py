@@ -281,6 +281,8 @@ class EngineProcess:
         from kvdesk.backend.llama.kv.growth_question import Cancelled
 
         session, _ = self._ready()
+        if self._keeper:
+            self._keeper.settle()  # as before growing
         started = time.monotonic()
         total = len(session.tokens)
         try:
