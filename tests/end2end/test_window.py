@@ -384,3 +384,15 @@ def test_killed_engine_leaves_the_chat_and_comes_back(start_app: StartApp, slow:
     person.wait_for_text()
     person.stop()
     assert person.wait_for_reply()
+
+
+def test_replies_to_come_are_said_of_the_conversation_that_is_open(start_app: StartApp, tiny: Path) -> None:
+    person = start_app(tiny)
+    person.wait_until(lambda: "RAM" in person.window.memory_dock.live_chart.cards)
+    card = person.window.memory_dock.live_chart.cards["RAM"]
+    person.ask("hello")
+    person.wait_until(lambda: "replies" in card.words)
+    person.app.chat.new()
+    assert "replies" not in card.words
+    person.ask("hello again")
+    person.wait_until(lambda: "replies" in card.words)

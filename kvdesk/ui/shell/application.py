@@ -189,6 +189,9 @@ class App(QObject):
             lambda plan: window.crash_card.show_smaller(plan.n_ctx, plan.total_bytes, plan.fits)
         )
         self.chat.reply_finished.connect(self._on_reply_finished)
+        self.opened.shown.connect(
+            lambda: window.memory_dock.show_replies(0)
+        )  # its cells are read with its next message
         self.chat_settings.sampling_chosen.connect(self.model_memory.remember_sampling)
         window.sampling_panel.set_defaults(self.preferences.sampling)
         window.settings_panel.margin_chosen.connect(self._on_margin_chosen)
@@ -281,7 +284,7 @@ class App(QObject):
         self.window.settings_panel.show_tokens_in_use(
             context.kv.cells_used if context else 0, stats.prompt_tokens_per_second
         )
-        self.window.memory_dock.show_replies(len(self.window.transcript.message_ids) // 2)
+        self.window.memory_dock.show_replies(sum(message.role == "assistant" for message in self.opened.path))
 
     def _on_margin_chosen(self, margin_bytes: int) -> None:
         self.session.set_margin(margin_bytes)
