@@ -9,7 +9,8 @@ import argparse
 import contextlib
 import importlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from typing import Any
 
 from kvdesk import __version__
 from kvdesk.errors import KvdeskError, UsageError
@@ -40,6 +41,19 @@ class Ended(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Generator[None]:
+    before: dict[int, Any] = {}
+    with contextlib.suppress(AttributeError, ValueError):  # Windows has no SIGHUP; ValueError: not the main thread
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(number: int, _frame: object) -> None:
@@ -73,11 +87,9 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"kvdesk {name}", description=COMMANDS[name][1])
     module.add_arguments(parser)
     args = parser.parse_args(arguments)
-    with contextlib.suppress(AttributeError, ValueError):  # Windows has no SIGHUP; not the main thread: in tests
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _end)
     try:
-        return int(module.run(args))
+        with _ended_by_signals():
+            return int(module.run(args))
     except UsageError as error:
         say_beside(f"kvdesk {name}: {error}")
         return 2

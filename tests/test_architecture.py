@@ -44,7 +44,8 @@ MAY_KNOW = {
     "backend.preferences": {"errors", "sizes", "backend.atomic_file", "backend.settings"},
     "backend.text_file": {"errors", "sizes"},
     "backend.atomic_file": set(),
-    "backend.code_lexer": {"errors", "backend.processes", "backend.system"},
+    "backend.code_spans": set(),
+    "backend.code_lexer": {"errors", "backend.code_spans", "backend.processes", "backend.system"},
     "backend.gguf": {"errors", "shown_text", "sizes", "backend.ggml_types"},
     "backend.chat_format": {"errors", "sizes", "backend.processes", "backend.protocol", "backend.system"},
     "backend.library.hub": {"errors", "shown_text", "sizes", "backend.atomic_file", "backend.gguf"},
@@ -77,7 +78,14 @@ MAY_KNOW = {
         "backend.processes",
         "backend.system",
     },
-    "backend.processes": {*VALUES, "backend.chat_format", "backend.gguf", "backend.llama", "backend.system"},
+    "backend.processes": {
+        *VALUES,
+        "backend.code_spans",
+        "backend.chat_format",
+        "backend.gguf",
+        "backend.llama",
+        "backend.system",
+    },
     "backend.llama": {*VALUES, "backend.chat_format", "backend.conversations", "backend.gguf", "backend.system"},
     "ui.widgets": {"paths", "shown_text", "sizes"},
     "ui.memory": {*VALUES, "backend.gguf", "backend.planning", "backend.session_log", "backend.system", "ui.widgets"},
@@ -86,7 +94,7 @@ MAY_KNOW = {
     "ui.chat": {
         *VALUES,
         "backend.chat_format",
-        "backend.code_lexer",
+        "backend.code_spans",
         "backend.conversations",
         "ui.memory",
         "ui.panels",
@@ -108,7 +116,7 @@ a key (commands, ui.controllers, ui.shell: they join the others), only the walls
 SERVICES = frozenset(
     f"kvdesk.backend.{name}"
     for name in (
-        "engine.engine", "planning.dry_run", "planning.planner", "planning.pricer", "system.machine", "system.monitor",
+        "code_lexer", "engine.engine", "planning.dry_run", "planning.planner", "planning.pricer", "system.machine", "system.monitor",
         "session.session", "session_log.recorder", "session_log.recording", "conversations.snapshots", "conversations.store", "conversations.store_thread",
         "library.library", "library.hub.downloads",
     )
@@ -125,7 +133,7 @@ BUILT_ON = {
 """The few services that are built on another; the rest are joined by ``ui/shell``, the controllers or a command."""
 PURE = (
     r"kvdesk\.(errors|shown_text|sizes)"
-    r"|kvdesk\.backend\.(ggml_log|ggml_types|settings|protocol\..+|chat_format\.(chat_format|reply_reader|template|thinking)|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
+    r"|kvdesk\.backend\.(code_spans|ggml_log|ggml_types|settings|protocol\..+|chat_format\.(chat_format|reply_reader|template|thinking)|gguf\.(architectures|layers)|system\.samples|session_log\.rows"
     r"|system\.diagnosis\.(acceleration|finding)|engine\.(crash_report|engine_event)|session\.(state|session_event|reduce)|conversations\.(conversation|file_format|read_values)"
     r"|planning\.(checkpoints|cost_curve|described_machine|estimate|explain|headroom_watch|options|plan|plan_event|device_plan|verdict))"
 )

@@ -12,12 +12,12 @@ import queue
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import psutil
 
-from kvdesk.backend.processes.lexer_process import KINDS, lexer_main
+from kvdesk.backend.code_spans import CodeAnswer, CodeQuestion
+from kvdesk.backend.processes.lexer_process import lexer_main
 from kvdesk.backend.system.child_process import ChildProcess
 from kvdesk.errors import EngineError
 
@@ -32,32 +32,6 @@ _LOOK_S = 0.05
 IDLE_S = 30.0
 REMEMBERED = 256
 """Texts that were given up, so that scrolling past one does not try it again."""
-
-
-Span = tuple[int, int, int, str]
-"""Line, start and length in it (UTF-16 units, as Qt counts), and one of lexer_process.KINDS."""
-
-
-@dataclass(frozen=True)
-class CodeQuestion:
-    """``request_id`` comes back with the answer; ``language`` is a name that pygments may know."""
-
-    request_id: int
-    language: str
-    text: str
-
-
-@dataclass(frozen=True)
-class CodeAnswer:
-    """What of the text is what, four numbers a stretch; none where the language is unknown or the text was given up."""
-
-    request_id: int
-    numbers: array[int]
-
-    def spans(self) -> Iterator[Span]:
-        """The stretches in their order."""
-        it = iter(self.numbers)
-        return ((line, start, length, KINDS[kind]) for line, start, length, kind in zip(it, it, it, it, strict=True))
 
 
 class CodeLexer:

@@ -178,22 +178,26 @@ def device_plan(
         capacity_bytes=capacity,
         others_bytes=others,
         ceiling_bytes=ceiling,
-        oom_line_bytes=None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, capacity)),
+        oom_line_bytes=_oom_line(ceiling, capacity, margin_bytes),
         mapped_read_share=mapped_read_share,
         checkpoints_bytes=checkpoints,
     )
 
 
-def held_against(row: DevicePlan, reading: Reading, margin_bytes: int) -> DevicePlan:
+def with_reading(row: DevicePlan, reading: Reading, margin_bytes: int) -> DevicePlan:
     """``row`` with the domain as it is read now; what the model takes of it stays."""
-    ceiling = reading.ceiling_bytes
+    capacity, ceiling = reading.capacity_bytes, reading.ceiling_bytes
     return replace(
         row,
-        capacity_bytes=reading.capacity_bytes,
+        capacity_bytes=capacity,
         others_bytes=reading.others_bytes,
         ceiling_bytes=ceiling,
-        oom_line_bytes=None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, reading.capacity_bytes)),
+        oom_line_bytes=_oom_line(ceiling, capacity, margin_bytes),
     )
+
+
+def _oom_line(ceiling: int | None, capacity: int | None, margin_bytes: int) -> int | None:
+    return None if ceiling is None else max(0, ceiling - kept_free(margin_bytes, capacity))
 
 
 def _room(device: Device, reading: Reading | None) -> tuple[int | None, int | None, int | None]:

@@ -11,8 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvdesk.backend.planning.device_plan import RAM, DevicePlan, Overhead, Reading, device_plan, domain_name
-from kvdesk.backend.planning.device_plan import held_against as device_held_against
+from kvdesk.backend.planning.device_plan import (
+    RAM,
+    DevicePlan,
+    Overhead,
+    Reading,
+    device_plan,
+    domain_name,
+    with_reading,
+)
 from kvdesk.backend.planning.verdict import Verdict, find_verdict, tightest
 from kvdesk.backend.protocol.facts import BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
@@ -255,8 +262,7 @@ def held_against(plan: MemoryPlan, readings: Sequence[Reading], margin_bytes: in
     is the one found before."""
     by_name = {reading.name: reading for reading in readings}
     rows = tuple(
-        device_held_against(row, by_name[row.name], margin_bytes) if row.name in by_name else row
-        for row in plan.devices
+        with_reading(row, by_name[row.name], margin_bytes) if row.name in by_name else row for row in plan.devices
     )
     told = replace(plan, devices=rows)
     return replace(told, verdict=_verdict(told, plan.max_n_ctx))

@@ -149,12 +149,18 @@ class EngineProcess:
                     self._send(m.Failed("EngineError", sentence, command.request_id))
                 else:
                     self._send(m.TokensCounted(command.request_id, n))
+            self._warm()
+
+    def _warm(self) -> None:
+        """Somebody types: have the template's process there for what is sent next. What goes wrong is said then."""
+        with contextlib.suppress(KvdeskError, ValueError), self._vocabulary:
+            if self._prompt:
+                self._prompt.warm()
 
     def _counted(self, command: m.CountTokens) -> int:
         if self._prompt is None:
             return 0
         if command.is_plain:
-            self._prompt.warm()
             return sum(self._prompt.count(turn.content) for turn in command.turns)
         return len(self._prompt.tokens(command.turns))
 

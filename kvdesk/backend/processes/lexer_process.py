@@ -14,8 +14,8 @@ from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
-KINDS = ("comment", "keyword", "string", "number", "function", "builtin", "inserted", "deleted")
-"""What a stretch of code may be; an answer names them by their place here."""
+from kvdesk.backend.code_spans import KINDS
+
 BEGUN = b"begun"
 """Sent once the language's lexer is compiled: from here on the text alone takes time."""
 _TABLE = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal
 
-from kvdesk.backend.code_lexer import CodeAnswer, CodeQuestion
+from kvdesk.backend.code_spans import CodeAnswer, CodeQuestion
 
 
 class CodeQuestions(QObject):

@@ -73,7 +73,7 @@ class CodeView(QFrame):
 
     @property
     def highlighter(self) -> Highlighter:
-        """The QSyntaxHighlighter of this block."""
+        """What colours the code of this block."""
         return self._highlighter
 
     def show_segment(self, segment: Segment) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from PySide6.QtCore import QObject, QTimer, Signal
 from PySide6.QtGui import QColor, QFont, QTextBlock, QTextCharFormat, QTextDocument, QTextLayout
 
-from kvdesk.backend.code_lexer import CodeAnswer, Span
+from kvdesk.backend.code_spans import CodeAnswer, Span
 from kvdesk.ui.chat.code_questions import code_questions
 from kvdesk.ui.widgets.theme import Theme
 
@@ -24,7 +24,7 @@ SLICE_S = 0.004
 
 @dataclass(frozen=True)
 class CodeColors:
-    """Colours of source code, all 4.5:1 or better on ``Theme.code_background``; as named in lexer_process.KINDS."""
+    """Colours of source code, all 4.5:1 or better on ``Theme.code_background``; as named in code_spans.KINDS."""
 
     comment: str
     keyword: str
