@@ -167,6 +167,7 @@ def _json(model: ModelFile, plan: MemoryPlan, curves: Sequence[Curve]) -> dict[s
             "head_size_k": model.head_size_k,
             "head_size_v": model.head_size_v,
             "attention": list(model.attention),
+            "is_complete": not model.lacking,
         },
         **plan.to_json_dict(),
     }
@@ -202,7 +203,7 @@ def _table(model: ModelFile, plan: MemoryPlan, curves: Sequence[Curve]) -> list[
         "",
         *_device_rows(plan),
         "",
-        f"{plan.verdict.sentence}.",
+        _verdict(model, plan),
     ]
     formula = formula_words(model, plan.n_ctx, context)
     if formula and plan.kv.formula_bytes != plan.kv.total_bytes:
@@ -212,6 +213,11 @@ def _table(model: ModelFile, plan: MemoryPlan, curves: Sequence[Curve]) -> list[
     if curves:
         lines += ["", *_curve_rows(curves)]
     return lines + [f"Note: {warning}" for warning in plan.warnings]
+
+
+def _verdict(model: ModelFile, plan: MemoryPlan) -> str:
+    sentence = f"{plan.verdict.sentence}."
+    return f"Once the file is whole: {sentence[0].lower()}{sentence[1:]}" if model.lacking else sentence
 
 
 def _device_rows(plan: MemoryPlan) -> list[str]:

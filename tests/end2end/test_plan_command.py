@@ -112,7 +112,25 @@ def test_a_header_alone_and_a_file_without_vocabulary(gemma: Path, tmp_path: Pat
     whole, header = told(gemma), told(write_sparse_header(gemma, tmp_path / "header.gguf"))
     for name in ("weights_bytes", "kv_bytes", "compute_bytes", "output_bytes"):
         assert header["devices"][0][name] == whole["devices"][0][name]
+    assert (whole["model"]["is_complete"], header["model"]["is_complete"]) == (True, False)
     assert told(write_tiny("gemma3", tmp_path, vocab=False))["source"] == "dry-run"
+
+
+def test_a_cut_file_is_not_said_to_fit(gemma: Path, tmp_path: Path) -> None:
+    content = gemma.read_bytes()
+    piece = tmp_path / "gemma.part1of2"
+    piece.write_bytes(content[:-200_000])
+    done = plan(piece)
+    assert done.returncode == 0, done.stderr
+    assert "\nFits" not in done.stdout
+    assert "\nOnce the file is whole: fits, " in done.stdout
+    assert "200 kB are missing" in done.stdout
+    assert "cat gemma.part1of2 gemma.part2of2 > gemma.gguf" in done.stdout
+    piece.with_name("gemma.part2of2").write_bytes(content[-200_000:])
+    done = plan(tmp_path / "gemma.part2of2")
+    assert done.returncode == 1
+    assert "gemma.part2of2 is piece 2 of 2 of gemma.gguf" in done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(

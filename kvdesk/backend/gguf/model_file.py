@@ -20,15 +20,18 @@ from kvdesk.backend.gguf.header import (
     MAX_TENSORS,
     ArraySummary,
     GgufHeader,
+    HeaderCutShort,
     MetadataValue,
     Tensor,
     read_header,
     refusal,
 )
 from kvdesk.backend.gguf.metadata import HeaderFacts
+from kvdesk.backend.gguf.pieces import joined_words, joining_words
 from kvdesk.backend.gguf.positions import ALL_ALIKE, Positions, find_positions
 from kvdesk.errors import ModelFileError
 from kvdesk.shown_text import shown_line
+from kvdesk.sizes import format_file_size
 
 MAX_LAYERS = 512
 """llama-hparams.h, LLAMA_MAX_LAYERS."""
@@ -132,13 +135,24 @@ class ModelFile:
             file_bytes = self.truncated_part.stat().st_size if self.truncated_part.exists() else 0
             lacking = [t for t in self.tensors if t.part == here and t.offset + t.size_bytes > file_bytes]
             if lacking:  # none when the download has finished meanwhile
+                needed_bytes = lacking[-1].offset + lacking[-1].size_bytes
                 raise ModelFileError(
-                    f"{self.truncated_part.name} is incomplete: {file_bytes:,} of "
-                    f"{lacking[-1].offset + lacking[-1].size_bytes:,} bytes are there, the tensor {lacking[0].name} is "
-                    "not; download it again.",
+                    f"{self.truncated_part.name} is incomplete: {format_file_size(file_bytes)} of "
+                    f"{format_file_size(needed_bytes)} are there, {format_file_size(needed_bytes - file_bytes)} are "
+                    f"missing (the tensor {lacking[0].name} is not whole). "
+                    + (joining_words(self.truncated_part) or "Download it again."),
                     self.truncated_part,
                     f"tensor {lacking[0].name}",
                 )
+
+    @property
+    def lacking(self) -> str:
+        """What of the weights is not there, and what to do about it, in sentences; "" for a model that is whole."""
+        try:
+            self.check_loadable()
+        except ModelFileError as error:
+            return str(error)
+        return ""
 
     def check_can_chat(self) -> None:
         """Raise ModelFileError when it cannot answer, whole or not; loadable or not is check_loadable's."""
@@ -175,8 +189,16 @@ def read_model_file(path: Path) -> ModelFile:
     naming the field, for a file that is no model or whose header is damaged.
     """
     path = first_part(path)
-    header = read_header(path)
+    try:
+        header = read_header(path)
+    except ModelFileError as error:
+        advice = joining_words(path) if isinstance(error, HeaderCutShort) or error.field == "magic" else ""
+        if not advice:
+            raise
+        raise ModelFileError(advice, path, error.field) from error
     facts = HeaderFacts(header)
+    if joined := joined_words(header, facts.integer("split.count", 0)):
+        raise ModelFileError(joined, path, "split.count")
     facts.refuse_other_kinds()
     part_paths, later_headers = _read_parts(header, facts)
     return _assemble(facts, part_paths, [header, *later_headers])

@@ -296,11 +296,12 @@ class Pricer:
 
     def _warnings(self, settings: EngineSettings, footprint: Footprint) -> tuple[str, ...]:
         trained, known = self.model.n_ctx_train, self.model.positions.most
+        lacking = (self.model.lacking,) if self.model.lacking else ()
         if known is not None and settings.context.n_ctx > known * settings.context.n_seq_max:
-            return (f"The model knows {known:,} positions and no more: that is its longest context.",)
+            return (*lacking, f"The model knows {known:,} positions and no more: that is its longest context.")
         if trained and footprint.n_ctx_seq > pad256(trained):
-            return (f"The model was trained for {trained:,} tokens; beyond that its answers get worse.",)
-        return ()
+            return (*lacking, f"The model was trained for {trained:,} tokens; beyond that its answers get worse.")
+        return lacking
 
     def _answers_plain(self, settings: EngineSettings) -> bool:
         """Whether llama.cpp can plan this model at all, so that only the settings killed it."""
