@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from kvdesk.backend.atomic_file import write_file
-from kvdesk.backend.settings import AUTOMATIC_MARGIN, MARGIN_HELP, OVERFLOWS, EngineSettings, SamplingSettings, Values
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, MARGIN_HELP, OVERFLOWS, EngineSettings, Values
 from kvdesk.errors import StoreError
 from kvdesk.sizes import MB, MIB
 

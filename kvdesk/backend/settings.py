@@ -25,7 +25,6 @@ BITS_PER_VALUE: Mapping[str, float] = {name: BY_NAME[name].bits_per_value for na
 
 FLASH_ATTN: tuple[str, ...] = ("auto", "on", "off")
 ALLOCATIONS: tuple[str, ...] = ("grow", "reserve")
-THINKING: tuple[str, ...] = ("auto", "on", "off")
 OVERFLOWS: tuple[str, ...] = ("ask", "stop", "truncate-middle", "rolling")
 
 AUTOMATIC_MARGIN = -128 * MIB
@@ -35,7 +34,8 @@ MARGIN_HELP = (
 )
 
 
-def _meta(label: str, help_text: str, **more: Any) -> dict[str, Any]:
+def described(label: str, help_text: str, **more: Any) -> dict[str, Any]:
+    """A field's metadata: what form and flags show of it."""
     return {"label": label, "help": help_text, **more}
 
 
@@ -79,7 +79,7 @@ class ModelSettings(Values):
 
     n_gpu_layers: int = field(
         default=-1,
-        metadata=_meta(
+        metadata=described(
             "GPU Offload",
             "Layers held by the GPU, counted from the output; -1 is all, 0 leaves the GPU alone altogether.",
             unit="layers",
@@ -89,7 +89,7 @@ class ModelSettings(Values):
     )
     n_cpu_moe: int = field(
         default=0,
-        metadata=_meta(
+        metadata=described(
             "Experts in RAM",
             "Layers of a mixture of experts whose experts stay in RAM, counted from the first; -1 is all. The rest of "
             "such a layer stays on the GPU, and only a few experts are read for each token.",
@@ -98,14 +98,16 @@ class ModelSettings(Values):
             minimum_means="all",
         ),
     )
-    use_mmap: bool = field(default=True, metadata=_meta("Memory-map Weights", "Map the file instead of copying it."))
+    use_mmap: bool = field(
+        default=True, metadata=described("Memory-map Weights", "Map the file instead of copying it.")
+    )
     use_extra_bufts: bool = field(
         default=True,
-        metadata=_meta("CPU Repacking", "Keep repacked copies of weights that this CPU computes faster with."),
+        metadata=described("CPU Repacking", "Keep repacked copies of weights that this CPU computes faster with."),
     )
     rpc_servers: tuple[str, ...] = field(
         default=(),
-        metadata=_meta(
+        metadata=described(
             "Network Workers",
             "llama.cpp RPC workers as host:port, each a device of its own.",
             metavar="HOST:PORT",
@@ -120,7 +122,7 @@ class ContextSettings(Values):
 
     n_ctx: int = field(
         default=8192,
-        metadata=_meta(
+        metadata=described(
             "Context Length",
             "Tokens the conversation may hold (n_ctx); 0 is the model's own.",
             unit="tokens",
@@ -131,11 +133,11 @@ class ContextSettings(Values):
     )
     type_k: str = field(
         default="f16",
-        metadata=_meta("K Cache Quantization Type", "Type of cached keys.", choices=CACHE_TYPES, short="K cache"),
+        metadata=described("K Cache Quantization Type", "Type of cached keys.", choices=CACHE_TYPES, short="K cache"),
     )
     type_v: str = field(
         default="f16",
-        metadata=_meta(
+        metadata=described(
             "V Cache Quantization Type",
             "Type of cached values; quantized needs Flash Attention.",
             choices=CACHE_TYPES,
@@ -144,35 +146,39 @@ class ContextSettings(Values):
     )
     flash_attn: str = field(
         default="auto",
-        metadata=_meta("Flash Attention", "Fused attention; auto lets llama.cpp decide.", choices=FLASH_ATTN),
+        metadata=described("Flash Attention", "Fused attention; auto lets llama.cpp decide.", choices=FLASH_ATTN),
     )
     offload_kqv: bool = field(
         default=True,
-        metadata=_meta("KV Cache on the GPU", "Keep the cache of the GPU's layers there; off keeps all of it in RAM."),
+        metadata=described(
+            "KV Cache on the GPU", "Keep the cache of the GPU's layers there; off keeps all of it in RAM."
+        ),
     )
     n_batch: int = field(
         default=2048,
-        metadata=_meta(
+        metadata=described(
             "Evaluation Batch Size", "Prompt tokens handed over at once (n_batch).", unit="tokens", minimum=1
         ),
     )
     n_ubatch: int = field(
         default=512,
-        metadata=_meta("Physical Batch Size", "Tokens computed at once (n_ubatch).", unit="tokens", minimum=1),
+        metadata=described("Physical Batch Size", "Tokens computed at once (n_ubatch).", unit="tokens", minimum=1),
     )
     swa_full: bool = field(
         default=False,
-        metadata=_meta("Full Sliding Window Cache", "Keep all tokens in sliding-window layers too; costs much memory."),
+        metadata=described(
+            "Full Sliding Window Cache", "Keep all tokens in sliding-window layers too; costs much memory."
+        ),
     )
     n_seq_max: int = field(
         default=1,
-        metadata=_meta(
+        metadata=described(
             "Parallel Sequences", "Conversations computed side by side.", unit="sequences", minimum=1, maximum=256
         ),
     )
     n_threads: int = field(
         default=0,
-        metadata=_meta(
+        metadata=described(
             "Threads",
             "CPU threads; 0 is one per physical core.",
             unit="threads",
@@ -182,79 +188,14 @@ class ContextSettings(Values):
     )
     allocation: str = field(
         default="grow",
-        metadata=_meta("Allocation", "Grow with the chat, or reserve the whole context at once.", choices=ALLOCATIONS),
+        metadata=described(
+            "Allocation", "Grow with the chat, or reserve the whole context at once.", choices=ALLOCATIONS
+        ),
     )
     initial_ctx: int = field(
         default=2048,
-        metadata=_meta("Initial Context", "Cells to start with when growing.", unit="tokens", minimum=256, step=256),
-    )
-
-
-@dataclass(frozen=True)
-class SamplingSettings(Values):
-    """How a reply comes about: whether the model thinks first, how the next token is chosen, what ends it."""
-
-    thinking: str = field(
-        default="auto",
-        metadata=_meta(
-            "Thinking",
-            "Whether the model thinks before it answers; auto is as its template has it.",
-            choices=THINKING,
-        ),
-    )
-
-    temperature: float = field(
-        default=0.8,
-        metadata=_meta("Temperature", "0 is greedy.", minimum=0.0, maximum=5.0, minimum_means="0 (greedy)", step=0.05),
-    )
-    top_k: int = field(
-        default=40, metadata=_meta("Top K", "Keep the K likeliest tokens; 0 is off.", minimum=0, minimum_means="off")
-    )
-    top_p: float = field(
-        default=0.95,
-        metadata=_meta(
-            "Top P", "Keep tokens up to this probability mass; 1 is off.", minimum=0.0, maximum=1.0, step=0.01
-        ),
-    )
-    min_p: float = field(
-        default=0.05,
-        metadata=_meta(
-            "Min P",
-            "Drop tokens below this share of the best; 0 is off.",
-            minimum=0.0,
-            maximum=1.0,
-            minimum_means="off",
-            step=0.01,
-        ),
-    )
-    repeat_penalty: float = field(
-        default=1.0, metadata=_meta("Repeat Penalty", "1 is off.", minimum=0.01, maximum=5.0, step=0.01)
-    )
-    repeat_last_n: int = field(
-        default=64,
-        metadata=_meta(
-            "Repeat Window", "Tokens the penalty looks back on.", unit="tokens", minimum=0, minimum_means="off"
-        ),
-    )
-    seed: int = field(
-        default=-1,
-        metadata=_meta(
-            "Seed", "-1 is a new one each time.", minimum=-1, maximum=2**32 - 2, minimum_means="new each time"
-        ),
-    )
-    max_tokens: int = field(
-        default=1024,
-        metadata=_meta(
-            "Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0, minimum_means="no limit", step=64
-        ),
-    )
-    stop: tuple[str, ...] = field(
-        default=(),
-        metadata=_meta(
-            "Stop Strings",
-            "The answer ends before any of these; parted by commas. In thoughts they are text.",
-            metavar="TEXT",
-            flag_help="end the answer before this text; may be repeated",
+        metadata=described(
+            "Initial Context", "Cells to start with when growing.", unit="tokens", minimum=256, step=256
         ),
     )
 

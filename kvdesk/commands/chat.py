@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from kvdesk.backend.planning.headroom_watch import RoomChanged
     from kvdesk.backend.protocol.messages import Loaded, TextGenerated
+    from kvdesk.backend.sampling import SamplingSettings
     from kvdesk.backend.session.session_event import Change
-    from kvdesk.backend.settings import EngineSettings, SamplingSettings
+    from kvdesk.backend.settings import EngineSettings
     from kvdesk.backend.system.samples import Sample
 
 PLANNER_NICENESS = 10
@@ -31,7 +32,8 @@ COMPARISON_WAIT_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags; defaults are those of backend/settings.py."""
+    """The flags; defaults are those of backend/settings.py and backend/sampling.py."""
+    from kvdesk.backend.sampling import SamplingSettings
     from kvdesk.backend.settings import OVERFLOWS
 
     parser.add_argument("model", type=Path, help="a GGUF file (of a split model: its first part)")
@@ -51,9 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "n_ubatch",
     )
     add_flags(parser, "swa_full", "n_seq_max", "use_mmap", "allocation", "initial_ctx", "rpc_servers")
-    add_flags(
-        parser, "thinking", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed", "stop"
-    )
+    add_flags(parser, *(field.name for field in dataclasses.fields(SamplingSettings)))
+    parser.add_argument("--grammar-file", type=Path, help="the grammar, or JSON schema, is in this file")
     parser.add_argument("--overflow", choices=OVERFLOWS, default="stop", help="what to do when the context is full")
     parser.add_argument("--snapshot-dir", type=Path, help="keep the conversation's KV cache here between runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
@@ -68,19 +69,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> tuple[EngineSettings, SamplingSettings]:
-    from kvdesk.backend.settings import (
-        ContextSettings,
-        EngineSettings,
-        ModelSettings,
-        SamplingSettings,
-        context_problems,
-    )
+    from kvdesk.backend.sampling import SamplingSettings, sampling_problems
+    from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, context_problems
+    from kvdesk.backend.text_file import read_text
 
     context = given(args, ContextSettings)
     problems = context_problems(context)
     if problems:
         raise SettingsError("; ".join(problems.values()) + ".")
-    return EngineSettings(given(args, ModelSettings), context), given(args, SamplingSettings)
+    sampling = given(args, SamplingSettings)
+    if args.grammar_file:
+        sampling = dataclasses.replace(sampling, grammar=read_text(args.grammar_file))
+    problems = sampling_problems(sampling)
+    if problems:
+        raise SettingsError("; ".join(problems.values()) + ".")
+    return EngineSettings(given(args, ModelSettings), context), sampling
 
 
 class _TerminalChat:

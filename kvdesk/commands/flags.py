@@ -35,12 +35,32 @@ FLAGS: Mapping[str, str] = {
     "initial_ctx": "--initial-ctx",
     "rpc_servers": "--rpc",
     "thinking": "--thinking",
+    "thinking_budget": "--thinking-budget",
     "max_tokens": "--max-tokens",
     "temperature": "--temperature",
     "top_k": "--top-k",
     "top_p": "--top-p",
     "min_p": "--min-p",
     "repeat_penalty": "--repeat-penalty",
+    "repeat_last_n": "--repeat-last-n",
+    "presence_penalty": "--presence-penalty",
+    "frequency_penalty": "--frequency-penalty",
+    "dry_multiplier": "--dry-multiplier",
+    "dry_base": "--dry-base",
+    "dry_allowed_length": "--dry-allowed-length",
+    "dry_penalty_last_n": "--dry-penalty-last-n",
+    "dry_sequence_breakers": "--dry-sequence-breaker",
+    "top_n_sigma": "--top-nsigma",
+    "typical_p": "--typical",
+    "xtc_probability": "--xtc-probability",
+    "xtc_threshold": "--xtc-threshold",
+    "dynatemp_range": "--dynatemp-range",
+    "dynatemp_exponent": "--dynatemp-exp",
+    "mirostat": "--mirostat",
+    "mirostat_tau": "--mirostat-ent",
+    "mirostat_eta": "--mirostat-lr",
+    "logit_bias": "--logit-bias",
+    "grammar": "--grammar",
     "seed": "--seed",
     "stop": "--stop",
 }
@@ -49,7 +69,8 @@ FLAGS: Mapping[str, str] = {
 
 def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
     """A flag for each of these settings; one that is not given leaves None in the namespace, under the setting's name."""
-    from kvdesk.backend.settings import ContextSettings, ModelSettings, SamplingSettings
+    from kvdesk.backend.sampling import SamplingSettings
+    from kvdesk.backend.settings import ContextSettings, ModelSettings
 
     fields = {
         f.name: f for kind in (ModelSettings, ContextSettings, SamplingSettings) for f in dataclasses.fields(kind)
@@ -71,6 +92,8 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
             )
         elif "choices" in field.metadata:
             parser.add_argument(FLAGS[name], dest=name, choices=field.metadata["choices"], help=words)
+        elif isinstance(field.default, str):
+            parser.add_argument(FLAGS[name], dest=name, metavar=field.metadata["metavar"], help=words)
         else:
             is_checked_later = name in {f.name for f in dataclasses.fields(ContextSettings)}
             read = _number(isinstance(field.default, int), {} if is_checked_later else field.metadata)

@@ -15,13 +15,8 @@ from kvdesk.backend.preferences import (
     load_window_state,
     save_values,
 )
-from kvdesk.backend.settings import (
-    AUTOMATIC_MARGIN,
-    ContextSettings,
-    EngineSettings,
-    ModelSettings,
-    SamplingSettings,
-)
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, ContextSettings, EngineSettings, ModelSettings
 from kvdesk.errors import StoreError
 from kvdesk.sizes import MIB
 

@@ -33,7 +33,8 @@ from kvdesk.backend.conversations.store import FILE_NAME
 from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.protocol.messages import Loaded
-from kvdesk.backend.settings import OVERFLOWS, ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import OVERFLOWS, ContextSettings, EngineSettings, ModelSettings
 from kvdesk.ui.shell.application import App
 from kvdesk.ui.shell.open_window import make_application, open_window
 from tests.tiny_models import write_tiny

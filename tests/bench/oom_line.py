@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvdesk.backend.protocol import messages as m
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.sizes import MIB
 from tests.engine.harness import Desk
 

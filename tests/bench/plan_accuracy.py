@@ -86,7 +86,8 @@ def whole_process(folder: Path) -> int:
     from kvdesk.backend.planning.pricer import Pricer
     from kvdesk.backend.protocol.facts import ChatTurn
     from kvdesk.backend.protocol.messages import Failed, Generate, Loaded, TurnFinished
-    from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+    from kvdesk.backend.sampling import SamplingSettings
+    from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
     from kvdesk.backend.system.process_memory import family_memory
 
     wrong = 0

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.sizes import MIB
 from tests.bench.engine_speed import SENTENCE
 from tests.engine.harness import Desk

@@ -15,7 +15,8 @@ from kvdesk import paths
 from kvdesk.backend import preferences
 from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.preferences import Preferences
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.ui.chat.message_column import Notice
 from kvdesk.ui.chat.message_footer import MessageFooter
 from kvdesk.ui.chat.message_view import MessageView

@@ -9,7 +9,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
 from kvdesk.backend.protocol.facts import StopReason, TurnStats
-from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings
 from tests.end2end.conftest import StartApp
 from tests.end2end.person import Person
 from tests.tiny_models import write_tiny

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from kvdesk import cli, paths
+from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.backend.session_log.reader import list_sessions, open_session
-from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from kvdesk.backend.settings import ContextSettings
 from tests.end2end.conftest import StartApp
 from tests.tiny_models import write_tiny
 

@@ -10,7 +10,7 @@ from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QCheckBox, QComboBox
 
 from kvdesk.backend.engine.engine_event import EngineState
-from kvdesk.backend.settings import SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.ui.windows.context_profile_window import ProfileWindow
 from tests.end2end.conftest import StartApp
 from tests.end2end.person import Person

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PySide6.QtWidgets import QPushButton
 
-from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings
 from tests.end2end.conftest import StartApp
 from tests.end2end.person import Person
 from tests.scripted_model import write_scripted

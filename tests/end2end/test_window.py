@@ -15,9 +15,10 @@ from PySide6.QtTest import QTest
 
 from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.gguf.model_file import read_model_file
+from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.backend.session.state import Choice
 from kvdesk.backend.session_log import reader
-from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from kvdesk.backend.settings import ContextSettings
 from kvdesk.ui.settings.field_editor import NOTE_ROLE
 from tests.end2end.conftest import StartApp
 from tests.tiny_models import write_tiny

@@ -11,7 +11,8 @@ from kvdesk.backend.engine.engine import Engine
 from kvdesk.backend.engine.engine_event import Died, EngineEvent
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 
 GREEDY = SamplingSettings(temperature=0.0, max_tokens=16)
 SAFE = ModelSettings(use_extra_bufts=False)

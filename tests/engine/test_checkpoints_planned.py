@@ -11,7 +11,8 @@ from kvdesk.backend.planning.calibration import Calibration
 from kvdesk.backend.planning.pricer import Pricer
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import CHECKPOINTS_KEPT
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from tests.engine.harness import Desk
 from tests.tiny_models import write_tiny
 

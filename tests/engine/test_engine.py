@@ -15,7 +15,8 @@ import pytest
 from kvdesk.backend.engine.engine_event import Died, EngineState, StateChanged
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, StopReason
-from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings
 from tests.engine.harness import GREEDY, SAFE, Desk
 from tests.tiny_models import write_tiny
 
@@ -416,7 +417,8 @@ import sys, time
 from pathlib import Path
 from tests.engine.harness import Desk
 from kvdesk.backend.protocol import messages as m
-from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings
 if __name__ == "__main__":
     desk = Desk(Path(sys.argv[2]))
     desk.load(Path(sys.argv[1]), ContextSettings(n_threads=1, n_ctx=65536, allocation="reserve"))

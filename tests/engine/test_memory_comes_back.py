@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvdesk.backend.protocol import messages as m
-from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings
 from kvdesk.backend.system.process_memory import family_memory
 from kvdesk.sizes import MIB
 from tests.engine.harness import Desk

@@ -9,7 +9,8 @@ import pytest
 
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, StopReason
-from kvdesk.backend.settings import ContextSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings
 from tests.engine.harness import Desk
 from tests.scripted_model import Item, write_scripted
 from tests.source_archive import llama_cpp_source

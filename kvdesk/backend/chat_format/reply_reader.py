@@ -34,6 +34,11 @@ class ReplyReader:
         return self._splitter.is_thinking
 
     @property
+    def closing(self) -> str:
+        """What closes the open thought, so that the answer follows."""
+        return self._splitter.closing
+
+    @property
     def was_stopped(self) -> bool:
         """Whether one of the person's stop strings ended the answer."""
         return self.ended_by in self._stops

@@ -83,7 +83,7 @@ class ChatTemplate:
                 raise ValueError("it leaves out what the user says")
 
     def render(self, turns: Sequence[ChatTurn], thinking: str = "auto") -> str:
-        """The prompt for the next reply. ``thinking`` is one of settings.THINKING. Thoughts of earlier replies are handed over apart: it is the template's to show
+        """The prompt for the next reply. ``thinking`` is one of sampling.THINKING. Thoughts of earlier replies are handed over apart: it is the template's to show
         them or not. Raises ValueError when the template leaves a system prompt out."""
         text = self._render(turns, thinking)
         for turn in turns:

@@ -38,6 +38,8 @@ ANSWER_MARKS = (
 HARMONY = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>")
 """The control tokens of gpt-oss's format: a reply is messages, each with a channel that says for whom it is."""
 HARMONY_THOUGHT = ("<|channel|>analysis<|message|>", "<|end|>")
+HARMONY_ANSWER = "<|end|><|start|>assistant<|channel|>final<|message|>"
+"""What ends a thought and begins the answer."""
 _HARMONY_HEADER = re.compile(
     r"\s*(?:<\|start\|>)?(?:assistant)?[^<]*(?:<\|channel\|>([^<]*)(?:<\|constrain\|>[^<]*)?)*<\|message\|>"
 )
@@ -121,6 +123,13 @@ class ThinkingSplitter:
     def is_thinking(self) -> bool:
         """Whether thinking was begun and not ended."""
         return bool(self._closer)
+
+    @property
+    def closing(self) -> str:
+        """What closes the open thought, so that the answer follows, as this model writes it."""
+        return (
+            HARMONY_ANSWER if self._closer == HARMONY_THOUGHT[1] and self._marks.is_harmony else f"\n{self._closer}\n\n"
+        )
 
     def feed(self, text: str) -> list[tuple[str, bool]]:
         """The pieces ``(text, is thinking)`` that are certain after ``text``; none of them is empty."""
@@ -227,7 +236,7 @@ def as_written(thought: str, answer: str, marks: Marks, opened: tuple[str, str] 
         closed = [(f"\n{opened[1]}\n\n", True)] if opened and answer else []
         return [*closed, (answer, False)] if answer else []
     if marks.is_harmony:
-        head, foot = HARMONY_THOUGHT[0], "<|end|><|start|>assistant<|channel|>final<|message|>"
+        head, foot = HARMONY_THOUGHT[0], HARMONY_ANSWER
     else:
         pair = opened or marks.pairs[-1]
         head, foot = "" if opened else f"{pair[0]}\n", f"\n{pair[1]}\n\n"

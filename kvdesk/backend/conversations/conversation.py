@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvdesk.backend.protocol.facts import ChatTurn, TurnStats
-from kvdesk.backend.settings import EngineSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import EngineSettings
 
 ROLES: tuple[str, ...] = ("user", "assistant")
 TITLE_LENGTH = 60

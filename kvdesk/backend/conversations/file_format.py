@@ -22,7 +22,8 @@ from kvdesk.backend.conversations.conversation import (
 )
 from kvdesk.backend.conversations.read_values import stats_from, time_from
 from kvdesk.backend.protocol.facts import TurnStats
-from kvdesk.backend.settings import OVERFLOWS, EngineSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import OVERFLOWS, EngineSettings
 from kvdesk.errors import UsageError
 
 FORMAT = "kvdesk-conversation"

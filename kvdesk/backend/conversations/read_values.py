@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from kvdesk.backend.protocol.facts import StopReason, TurnStats
-from kvdesk.backend.settings import EngineSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import EngineSettings
 
 LATEST_S = 32_503_680_000.0
 """The year 3000, in seconds since 1970: what every system's calendar knows."""

@@ -28,7 +28,8 @@ from kvdesk.backend.conversations.conversation import (
     stats_to_dict,
 )
 from kvdesk.backend.conversations.schema import errors_in_words, migrate, transaction
-from kvdesk.backend.settings import OVERFLOWS, EngineSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import OVERFLOWS, EngineSettings
 from kvdesk.errors import ConversationGone
 
 FILE_NAME = "conversations.sqlite3"

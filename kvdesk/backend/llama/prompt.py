@@ -100,7 +100,7 @@ class Prompt:
             self._template.close()
 
     def tokens(self, turns: Sequence[ChatTurn], *, thinking: str = "auto") -> list[int]:
-        """The prompt for the next reply. ``thinking`` is one of settings.THINKING.
+        """The prompt for the next reply. ``thinking`` is one of sampling.THINKING.
 
         Raises EngineError when the template refuses this order of turns.
         """

@@ -61,14 +61,23 @@ class Turn:
         self._prompt_text = ""
         self._thought: list[str] = []
         self._thinking_tokens = 0
+        self._closing: list[int] = []
+        """What is left of the tokens that close a thought."""
         self._splitter = ThinkingSplitter(NO_MARKS)
         """Tells thoughts from the answer; of this prompt once there is one."""
 
     def run(self) -> None:
         """Answer, and send TurnFinished with why it ended.
 
-        Raises PromptTooLong (nothing was changed) or EngineError; text already sent stays sent.
+        Raises PromptTooLong or SettingsError (nothing was changed), or EngineError; text already sent stays sent.
         """
+        sampler = Sampler(self._request.sampling, self._session.model)
+        try:
+            self._run(sampler)
+        finally:
+            sampler.close()
+
+    def _run(self, sampler: Sampler) -> None:
         session, request = self._session, self._request
         try:
             turns, tokens = self._fitting_prompt()
@@ -102,7 +111,7 @@ class Turn:
             if reused < len(tokens):
                 session.feed(tokens[reused:], self._ask, progress, logits=True, spare=self._reply_cells())
             prompt_s = time.monotonic() - prompt_started
-            reason = self._generate(has_read=reused < len(tokens))
+            reason = self._generate(sampler, has_read=reused < len(tokens))
         except Cancelled:
             prompt_s, reason = time.monotonic() - prompt_started, StopReason.CANCELLED
         except ContextFull:
@@ -210,19 +219,22 @@ class Turn:
 
     # --- the reply ----------------------------------------------------------------------------------------------
 
-    def _generate(self, *, has_read: bool) -> StopReason:
+    def _generate(self, sampler: Sampler, *, has_read: bool) -> StopReason:
         """Write until something ends the reply. ``has_read``: some of the prompt was decoded, and its end is worth going back
         to; that is saved once the first text is out, before the cells hold more than the prompt."""
-        session, model = self._session, self._session.model
+        session = self._session
         sampling, prompt = self._request.sampling, self._prompt
         strips = prompt.is_dialogue and not self._request.continue_last
         reader = ReplyReader(self._splitter, prompt.ends, sampling.stop, strips=strips)
-        sampler = Sampler(sampling, model.n_vocab)
         try:
-            for token in session.tokens[-sampling.repeat_last_n :] if sampling.repeat_last_n else ():
+            for token in session.tokens[-sampler.looks_back :] if sampler.looks_back else ():
                 sampler.accept(token)
-            token = sampler.pick(session.logits) if session.logits else sampler.next_token(session.context.ptr)
+            kept_logits = session.logits
             while True:
+                token = self._next(sampler, reader, kept_logits)
+                kept_logits = None
+                if token is None:
+                    return StopReason.EOS
                 ended = self._taken(token, reader)
                 if has_read and self._completion == 1:
                     session.checkpoint(logits=True)
@@ -231,12 +243,23 @@ class Turn:
                 self._feed(token)
                 if sampling.max_tokens and self._completion >= sampling.max_tokens:
                     return StopReason.LENGTH
-                token = sampler.next_token(session.context.ptr)
         except Cancelled:
             return StopReason.CANCELLED
         finally:
             self._sort(reader.finish())
-            sampler.close()
+
+    def _next(self, sampler: Sampler, reader: ReplyReader, logits: bytes | None) -> int | None:
+        """The next token: of a thought that has taken its budget, what closes it; else what the samplers pick."""
+        budget = self._request.sampling.thinking_budget
+        if not self._closing and 0 <= budget <= self._thinking_tokens and reader.is_thinking:
+            self._closing = self._session.model.tokenize(reader.closing, parse_special=True)
+        if self._closing:
+            token = self._closing.pop(0)
+            sampler.accept(token)
+            return token
+        if logits:
+            return sampler.pick(logits, is_thinking=reader.is_thinking)
+        return sampler.next_token(self._session.context.ptr, is_thinking=reader.is_thinking)
 
     def _taken(self, token: int, reader: ReplyReader) -> StopReason | None:
         """Say what ``token`` writes; why the reply ends before it is in the cells, None where it goes on."""

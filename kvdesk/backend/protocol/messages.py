@@ -18,7 +18,8 @@ from kvdesk.backend.protocol.facts import (
     ModelFacts,
     TurnStats,
 )
-from kvdesk.backend.settings import AUTOMATIC_MARGIN, ContextSettings, EngineSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import AUTOMATIC_MARGIN, ContextSettings, EngineSettings
 
 # --- commands --------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,13 @@ Says what was changed; keeping it with the conversation and using it from the ne
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
+import dataclasses
 
-from kvdesk.backend.settings import OVERFLOWS, SamplingSettings
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtWidgets import QHBoxLayout, QPlainTextEdit, QPushButton, QToolButton, QVBoxLayout, QWidget
+
+from kvdesk.backend.sampling import SamplingSettings, sampling_problems
+from kvdesk.backend.settings import OVERFLOWS
 from kvdesk.ui.settings.field_editor import ChoiceBox
 from kvdesk.ui.settings.form import FieldForm
 from kvdesk.ui.widgets.plain_text import PlainLabel
@@ -16,6 +19,11 @@ from kvdesk.ui.widgets.scroll_column import ScrollColumn
 from kvdesk.ui.widgets.theme import Theme, set_role
 
 PROMPT_LINES = 4
+RARE = tuple(field.name for field in dataclasses.fields(SamplingSettings) if field.metadata.get("rare"))
+"""Settings that are shown when they are asked for, or in force."""
+DRY = ("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers")
+CUTS = ("top_n_sigma", "typical_p", "xtc_probability", "dynatemp_range")
+"""What Mirostat takes the place of, beside Top K, Top P and Min P."""
 
 
 class SamplingPanel(QWidget):
@@ -35,6 +43,7 @@ class SamplingPanel(QWidget):
         self._overflow = self._build_overflow()
         self._form = FieldForm(SamplingSettings)
         self._form.changed.connect(self._on_form_changed)
+        self._more = self._build_more()
         self._reset = QPushButton(self.tr("Reset to defaults"))
         self._reset.setToolTip(self.tr("Sampling as it is for new conversations"))
         self._reset.clicked.connect(self._on_reset_clicked)
@@ -47,7 +56,11 @@ class SamplingPanel(QWidget):
         column.addSpacing(8)
         column.addWidget(_heading(self.tr("Sampling")))
         column.addWidget(self._form)
-        column.addWidget(self._reset, 0, Qt.AlignmentFlag.AlignRight)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self._more)
+        buttons.addStretch(1)
+        buttons.addWidget(self._reset)
+        column.addLayout(buttons)
         column.addSpacing(8)
         overflow = QHBoxLayout()
         overflow.setSpacing(12)
@@ -63,6 +76,8 @@ class SamplingPanel(QWidget):
     def show_conversation(self, sampling: SamplingSettings, system_prompt: str, overflow: str) -> None:
         """Show what a conversation is set to; emits nothing."""
         self._form.set_value(sampling)
+        if any(getattr(sampling, name) != getattr(SamplingSettings(), name) for name in RARE):
+            self._more.setChecked(True)  # nothing that is in force is out of sight
         if self._prompt.toPlainText() != system_prompt:  # else the cursor would jump while typing
             with QSignalBlocker(self._prompt):
                 self._prompt.setPlainText(system_prompt)
@@ -81,6 +96,16 @@ class SamplingPanel(QWidget):
     def set_theme(self, theme: Theme) -> None:
         """Take the theme's colours (all of them come from the style sheet)."""
         self._theme = theme
+
+    def _build_more(self) -> QToolButton:
+        more = QToolButton()
+        more.setText(self.tr("All samplers"))
+        more.setToolTip(self.tr("Penalties, DRY, XTC, typical, Mirostat, logit bias, grammar"))
+        more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        more.setCheckable(True)
+        more.setAutoRaise(True)
+        more.toggled.connect(self._refresh)
+        return more
 
     def _build_prompt(self) -> QPlainTextEdit:
         prompt = QPlainTextEdit()
@@ -128,12 +153,25 @@ class SamplingPanel(QWidget):
     def _refresh(self) -> None:
         sampling: SamplingSettings = self._form.value()
         self._reset.setEnabled(sampling != self._defaults)
-        is_greedy = sampling.temperature <= 0
-        note = self.tr("Greedy: Top K, Top P, Min P and Seed have no effect.") if is_greedy else ""
-        self._form.set_note("temperature", note)
-        has_penalty = sampling.repeat_penalty != 1.0
-        reason = "" if has_penalty else self.tr("Only with a Repeat Penalty other than 1")
-        self._form.set_disabled_reason("repeat_last_n", reason)
+        is_greedy, has_mirostat = sampling.temperature <= 0, sampling.mirostat != "off"
+        greedy = self.tr("Greedy: nothing below but penalties, bias, grammar and what ends a reply has an effect.")
+        self._form.set_note("temperature", greedy if is_greedy else "")
+        mirostat = self.tr("Mirostat is on and chooses in its place") if has_mirostat and not is_greedy else ""
+        for name in ("top_k", "top_p", "min_p", *CUTS):
+            self._form.set_disabled_reason(name, mirostat)
+        penalties = (sampling.repeat_penalty, sampling.presence_penalty, sampling.frequency_penalty)
+        has_penalty = penalties != (1.0, 0.0, 0.0)
+        self._form.set_disabled_reason("repeat_last_n", "" if has_penalty else self.tr("Only with a penalty"))
+        unused = {
+            *(DRY if not sampling.dry_multiplier else ()),
+            *(("xtc_threshold",) if not sampling.xtc_probability else ()),
+            *(("dynatemp_exponent",) if not sampling.dynatemp_range else ()),
+            *(("mirostat_tau", "mirostat_eta") if not has_mirostat else ()),
+        }
+        for name in RARE:
+            self._form.set_field_visible(name, self._more.isChecked() and name not in unused)
+        self._more.setArrowType(Qt.ArrowType.DownArrow if self._more.isChecked() else Qt.ArrowType.RightArrow)
+        self._form.set_problems(sampling_problems(sampling))
 
 
 def _heading(text: str, buddy: QWidget | None = None) -> PlainLabel:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import QObject, Signal
 
 from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.backend.session.session_event import Change
-from kvdesk.backend.settings import SamplingSettings
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
 from kvdesk.ui.controllers.open_conversation import OpenConversation
 

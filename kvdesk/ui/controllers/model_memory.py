@@ -15,9 +15,10 @@ from kvdesk.backend.conversations.store import ConversationStore, ModelMemory
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.preferences import Preferences
 from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.backend.session.session import Session
 from kvdesk.backend.session.session_event import Change
-from kvdesk.backend.settings import EngineSettings, SamplingSettings
+from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system import cpu_fallback
 from kvdesk.ui.controllers.conversations import ConversationsController
 from kvdesk.ui.panels.model_bar import ModelBar, RecentModel

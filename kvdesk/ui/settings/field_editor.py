@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QLineEdit,
+    QPlainTextEdit,
     QSizePolicy,
     QStyle,
     QStyledItemDelegate,
@@ -187,9 +188,36 @@ class TextLine(QLineEdit):
             self.value_changed.emit()
 
 
-def make_editor(dataclass_type: type, field: dataclasses.Field[Any]) -> NumberBox | TickBox | ChoiceBox | TextLine:
+class TextBox(QPlainTextEdit):
+    """Free text of several lines."""
+
+    value_changed = Signal()
+
+    def __init__(self, n_lines: int, placeholder: str) -> None:
+        super().__init__()
+        self.setPlaceholderText(placeholder)
+        self.setTabChangesFocus(True)
+        self.document().setDocumentMargin(6)
+        self.setFixedHeight(n_lines * self.fontMetrics().lineSpacing() + 20)
+        self.textChanged.connect(self.value_changed)
+
+    def value(self) -> str:
+        return self.toPlainText()
+
+    def set_value(self, value: str) -> None:
+        if self.toPlainText() != value:  # else the cursor would jump while typing
+            self.blockSignals(True)
+            self.setPlainText(value)
+            self.blockSignals(False)
+
+
+def make_editor(
+    dataclass_type: type, field: dataclasses.Field[Any]
+) -> NumberBox | TickBox | ChoiceBox | TextLine | TextBox:
     """The editor that suits ``field`` of ``dataclass_type``; TypeError for a type that no editor knows."""
     kind = get_type_hints(dataclass_type)[field.name]
+    if "lines" in field.metadata:
+        return TextBox(field.metadata["lines"], field.metadata["placeholder"])
     if "choices" in field.metadata:
         return ChoiceBox(tuple(field.metadata["choices"]))
     if kind is bool:

@@ -24,7 +24,8 @@ from kvdesk.backend.conversations.conversation import (
 from kvdesk.backend.conversations.file_format import from_json, to_json, to_markdown
 from kvdesk.backend.conversations.read_values import stats_from
 from kvdesk.backend.protocol.facts import ChatTurn, StopReason, TurnStats
-from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings
 from kvdesk.errors import UsageError
 
 STATS = TurnStats(StopReason.EOS, 12, 3, 41, 300.5, 99.0, 18.23, 2)

@@ -19,7 +19,8 @@ from kvdesk.backend.conversations.conversation import active_path, new_conversat
 from kvdesk.backend.conversations.store import ConversationStore, ModelMemory
 from kvdesk.backend.conversations.store_thread import StoreThread
 from kvdesk.backend.protocol.facts import StopReason, TurnStats
-from kvdesk.backend.settings import ContextSettings, EngineSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings
 from kvdesk.errors import StoreError
 
 DATA = Path(__file__).parents[2] / "data"

@@ -6,15 +6,26 @@ import dataclasses
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QPlainTextEdit, QPushButton, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QPlainTextEdit, QPushButton, QToolButton, QWidget
 
-from kvdesk.backend.settings import OVERFLOWS, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import OVERFLOWS
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
 from kvdesk.ui.widgets.theme import DARK, LIGHT
 
-KEYS = {"thinking": Qt.Key.Key_Down, "stop": Qt.Key.Key_Return}
-CHANGED = {"thinking": "on", "stop": ("END",)}
+KEYS = {"thinking": Qt.Key.Key_Down, "mirostat": Qt.Key.Key_Down, "grammar": Qt.Key.Key_X}
+KEYS |= dict.fromkeys(("stop", "logit_bias", "dry_sequence_breakers"), Qt.Key.Key_Return)
+CHANGED = {
+    "thinking": "on",
+    "mirostat": "1",
+    "grammar": "x",
+    "stop": ("END",),
+    "logit_bias": ("END",),
+    "dry_sequence_breakers": ("\\n", ":", '"', "*END"),
+}
 """What these come to be; numbers grow."""
+OPEN = {"dry_multiplier": 0.8, "xtc_probability": 0.1, "dynatemp_range": 0.5, "repeat_penalty": 1.1, "typical_p": 0.9}
+"""What opens the fields that need another one."""
 
 
 @pytest.fixture
@@ -59,7 +70,7 @@ def test_it_shows_a_conversation_and_says_nothing(panel):
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(SamplingSettings)])
 def test_every_setting_can_be_changed(panel, qtbot, field):
-    before = SamplingSettings(repeat_penalty=1.1)
+    before = SamplingSettings(**OPEN, mirostat="2" if field in ("mirostat_tau", "mirostat_eta") else "off")
     panel.show_conversation(before, "", "ask")
     heard = listen(panel.changed)
     qtbot.keyClicks(editor(panel, field), "END" if isinstance(editor(panel, field), QLineEdit) else "")
@@ -100,8 +111,38 @@ def test_every_overflow_policy_can_be_chosen(panel, qtbot):
 def test_it_says_what_has_no_effect(panel):
     assert not editor(panel, "repeat_last_n").isEnabled()
     panel.show_conversation(SamplingSettings(temperature=0.0, repeat_penalty=1.1), "", "ask")
-    assert "Greedy: Top K, Top P, Min P and Seed have no effect." in visible_texts(panel)
+    assert any(text.startswith("Greedy") for text in visible_texts(panel))
     assert editor(panel, "repeat_last_n").isEnabled()
     panel.show_conversation(SamplingSettings(), "", "ask")
     assert not any(text.startswith("Greedy") for text in visible_texts(panel))
     panel.set_theme(DARK)
+
+
+def test_samplers_that_few_want_are_shown_when_asked_for_or_in_force(panel, qtbot):
+    assert not editor(panel, "grammar").isVisible()
+    assert editor(panel, "top_k").isVisible()
+    qtbot.mouseClick(panel.findChild(QToolButton), Qt.MouseButton.LeftButton)
+    assert editor(panel, "grammar").isVisible()
+    qtbot.mouseClick(panel.findChild(QToolButton), Qt.MouseButton.LeftButton)
+    assert not editor(panel, "grammar").isVisible()
+    panel.show_conversation(SamplingSettings(xtc_probability=0.5), "", "ask")
+    assert editor(panel, "xtc_probability").isVisible()
+    assert editor(panel, "xtc_threshold").isVisible()
+    assert not editor(panel, "dry_base").isVisible()
+
+
+def test_what_cannot_be_used_is_said_under_it(panel, qtbot):
+    panel.show_conversation(SamplingSettings(logit_bias=("cat=1",)), "", "ask")
+    assert not any("TOKEN=BIAS" in text for text in visible_texts(panel))
+    panel.show_conversation(SamplingSettings(logit_bias=("cat",), grammar="{"), "", "ask")
+    assert any("is not TOKEN=BIAS" in text for text in visible_texts(panel))
+    assert any("no JSON" in text for text in visible_texts(panel))
+
+
+def test_mirostat_closes_what_it_takes_the_place_of(panel):
+    panel.show_conversation(SamplingSettings(mirostat="2"), "", "ask")
+    assert not editor(panel, "top_k").isEnabled()
+    assert editor(panel, "mirostat_tau").isVisible()
+    panel.show_conversation(SamplingSettings(), "", "ask")
+    assert editor(panel, "top_k").isEnabled()
+    assert not editor(panel, "mirostat_tau").isVisible()

@@ -6,7 +6,7 @@ import dataclasses
 
 from kvdesk.backend.conversations.conversation import new_message
 from kvdesk.backend.gguf.model_file import ModelFile
-from kvdesk.backend.settings import SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.ui.chat.sampling_panel import SamplingPanel
 from kvdesk.ui.controllers.chat_settings import ChatSettingsController
 from kvdesk.ui.controllers.open_conversation import OpenConversation

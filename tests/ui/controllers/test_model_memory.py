@@ -9,7 +9,7 @@ from pytestqt.qtbot import QtBot
 
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.preferences import Preferences
-from kvdesk.backend.settings import SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.ui.controllers.conversations import ConversationsController
 from kvdesk.ui.controllers.model_memory import ModelMemoryController
 from kvdesk.ui.panels.model_bar import ModelBar

@@ -10,7 +10,8 @@ from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QApplication
 
 from kvdesk.backend.preferences import Preferences
-from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings, SamplingSettings
+from kvdesk.backend.sampling import SamplingSettings
+from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from kvdesk.sizes import MIB
 from kvdesk.ui.settings.field_editor import NOTE_ROLE
 from kvdesk.ui.settings.form import FieldForm
