@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kvdesk.commands.flags import add_flags, given
 from kvdesk.errors import EngineError, KvdeskError, SettingsError
+from kvdesk.sizes import GIB
 from kvdesk.terminal import say, say_beside, say_json
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from kvdesk.backend.protocol.messages import Loaded, TextGenerated
     from kvdesk.backend.sampling import SamplingSettings
     from kvdesk.backend.session.session_event import Change
+    from kvdesk.backend.session.state import Choice
     from kvdesk.backend.settings import EngineSettings
     from kvdesk.backend.system.samples import Sample
 
 PLANNER_NICENESS = 10
 """The price is for the record; the processor is the engine's (Linux)."""
+PRICED_FIRST_BYTES = GIB
+"""Weights from which on the price is asked before the load, not beside it: it takes half a second."""
 COMPARISON_WAIT_S = 5.0
 """How long the end of a chat may wait for the planner's comparison, after everything is printed."""
 
@@ -57,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grammar-file", type=Path, help="the grammar, or JSON schema, is in this file")
     parser.add_argument("--overflow", choices=OVERFLOWS, default="stop", help="what to do when the context is full")
     parser.add_argument("--snapshot-dir", type=Path, help="keep the conversation's KV cache here between runs")
+    parser.add_argument("--anyway", action="store_true", help="load also what does not fit into this machine's memory")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
 
 
@@ -112,7 +117,7 @@ class _TerminalChat:
         from kvdesk.backend.session.session import Session
         from kvdesk.backend.session_log.recorder import Recorder
         from kvdesk.backend.session_log.recording import Recording
-        from kvdesk.backend.system.machine import Machine
+        from kvdesk.backend.system.machine import Machine, read_domains
         from kvdesk.backend.system.monitor import Monitor
 
         chosen, _ = load_preferences(paths.config_dir() / FILE_NAME)
@@ -127,7 +132,7 @@ class _TerminalChat:
         self._engine = Engine(session.take, paths.log_dir(), place)
         self._planner = Planner(
             session.take,
-            lambda: monitor.latest.domains if monitor.latest else (),
+            lambda: monitor.latest.domains if monitor.latest else read_domains(),
             paths.calibration_file(),
             chosen.margin_bytes,
             niceness=PLANNER_NICENESS,
@@ -201,15 +206,29 @@ class _TerminalChat:
             check_worker(endpoint)
         try:
             choice = Choice(read_model_file(self._args.model.absolute()), self._settings)
+            self._check_room(choice)
         except KvdeskError as error:
             self._recording.note(Row("warning", str(error)))
             raise
-        if self._settings.model.rpc_servers:  # a network worker serves one client at a time: priced first
-            self._session.ask_load(choice)
-            while (asked := self._session.state.asked) and not asked.is_priced:
-                self._note(self._changes.get(), None)
         self._session.load(choice)
         return self._until(m.Loaded)
+
+    def _check_room(self, choice: Choice) -> None:
+        """Have a load that could be too large priced first. Raises EngineError with the plan's verdict when it does not fit
+        and was not asked for all the same. What grows step by step is priced at each step instead."""
+        assert choice.file
+        choice.file.check_loadable()
+        grows = self._settings.context.allocation == "grow"
+        rpc_servers = self._settings.model.rpc_servers  # a network worker serves one client at a time
+        if grows and not rpc_servers and choice.file.tensor_bytes < PRICED_FIRST_BYTES:
+            return
+        self._session.ask_load(choice)
+        while (asked := self._session.state.asked) and not asked.is_priced:
+            self._note(self._changes.get(), None)
+        verdict = asked.plan.verdict if asked and asked.plan else None
+        too_large = ("will-be-killed", "does-not-fit") if grows else ("will-be-killed", "does-not-fit", "fits-up-to")
+        if verdict and verdict.kind in too_large and not self._args.anyway:
+            raise EngineError(f"{verdict.sentence}. Nothing was loaded; --anyway loads it all the same.")
 
     def _wait_for_comparison(self) -> None:
         """Predicted against actual is on record when the chat ends, if it can be known soon."""

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from kvdesk import cli, paths
+from kvdesk.backend.preferences import FILE_NAME, Preferences, save_values
 from kvdesk.backend.session_log.reader import Session, SessionEvent, find_session, open_session
+from kvdesk.backend.system.machine import read_domains
 from tests.tiny_models import write_tiny
 
 GREEDY = ["--temperature", "0", "--threads", "1"]
@@ -61,6 +63,30 @@ def until(process: subprocess.Popen[bytes], is_true: Callable[[], bool]) -> None
 
 def engine_on_record() -> int | None:
     return next((sample.engine_pid for sample in last_session().samples() if sample.engine_pid), None)
+
+
+def test_what_does_not_fit_is_loaded_only_when_asked_for(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ceiling = read_domains()[0].capacity_bytes or 0
+    save_values(Preferences(margin_bytes=ceiling), paths.config_dir() / FILE_NAME)
+    reserved = ("--allocation", "reserve", "--n-ctx", "1024", "--max-tokens", "2")
+    assert chat(model, *reserved) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "Does not fit by " in told.err
+    assert told.err.endswith("Nothing was loaded; --anyway loads it all the same.\n")
+    assert [event.kind for event in last_session().events] == ["start", "warning", "exit"]
+    assert chat(model, *reserved, "--anyway") == 0
+    assert events("ready")
+
+
+def test_a_file_whose_weights_are_not_there_is_refused_before_an_engine_starts(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = model.with_name("cut.gguf")
+    cut.write_bytes(model.read_bytes()[:-100_000])
+    assert chat(cut) == 1
+    assert "100 kB are missing" in capsys.readouterr().err
+    assert [event.kind for event in last_session().events] == ["start", "warning", "exit"]
 
 
 def test_a_chat_is_on_record_from_start_to_exit(model: Path) -> None:

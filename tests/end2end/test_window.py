@@ -170,6 +170,18 @@ def test_a_load_that_fails_leaves_the_model_usable(start_app: StartApp, tiny: Pa
     assert person.ask("still there?")
 
 
+def test_a_file_that_is_cut_is_said_to_be_so_without_a_price(start_app: StartApp, tiny: Path, tmp_path: Path) -> None:
+    person = start_app(tiny)
+    cut = tmp_path / "cut.gguf.part1of2"
+    cut.write_bytes(tiny.read_bytes()[:-100_000])
+    person.app.models.open(cut)
+    person.wait_until(lambda: person.said("100 kB are missing"))
+    assert person.said("Join all pieces in their order")
+    assert person.app.session.state.asked is None
+    assert person.app.session.state.file.path == tiny
+    assert person.can_send
+
+
 def test_what_is_typed_is_there_after_a_restart(start_app: StartApp, tiny: Path) -> None:
     person = start_app(tiny)
     person.type("not said yet")

@@ -26,6 +26,7 @@ from kvdesk.backend.gguf.header import (
     read_header,
     refusal,
 )
+from kvdesk.backend.gguf.holes import hollow_bytes
 from kvdesk.backend.gguf.metadata import HeaderFacts
 from kvdesk.backend.gguf.pieces import joined_words, joining_words
 from kvdesk.backend.gguf.positions import ALL_ALIKE, Positions, find_positions
@@ -35,6 +36,10 @@ from kvdesk.sizes import format_file_size
 
 MAX_LAYERS = 512
 """llama-hparams.h, LLAMA_MAX_LAYERS."""
+
+HOLLOW_NOTED, HOLLOW_REFUSED = 0.01, 0.5
+"""Shares of the weights that lie in holes of the file. Tensors that are zero throughout may be stored so on purpose
+(cp --sparse, ZFS): some say nothing, and only a file that holds little else is no model."""
 
 SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
 """File name of one part of a split model (llama.cpp, llama_split_path)."""
@@ -57,7 +62,7 @@ class ModelFile:
     multi-token prediction left out, as in llama.cpp's n_layer). Head sizes are values per head, 0 without attention;
     the ``_swa`` ones hold in ``windowed_layers``. ``cached_layers`` have a KV cache of their own: they are not
     recurrent and do not read another layer's. With ``caches_latent`` it holds one latent (as K)
-    from which V is computed.
+    from which V is computed. ``hollow_bytes`` of the weights were never written, though the file is long enough.
     """
 
     path: Path
@@ -96,6 +101,7 @@ class ModelFile:
     tensors: tuple[Tensor, ...] = field(repr=False)
     metadata: Mapping[str, MetadataValue] = field(repr=False, hash=False)
     truncated_part: Path | None = None
+    hollow_bytes: int = 0
     positions: Positions = ALL_ALIKE
 
     @property
@@ -122,7 +128,7 @@ class ModelFile:
         return self.architecture in architectures.EMBEDDING or not self.is_causal
 
     def check_loadable(self) -> None:
-        """Raise ModelFileError when llama.cpp could not load the weights: a part is missing or cut short."""
+        """Raise ModelFileError when llama.cpp could not load the weights: a part is missing, cut short, or hollow."""
         for missing in self.missing_parts:
             others = f" ({len(self.missing_parts)} are missing)" if len(self.missing_parts) > 1 else ""
             raise ModelFileError(
@@ -144,6 +150,8 @@ class ModelFile:
                     self.truncated_part,
                     f"tensor {lacking[0].name}",
                 )
+        if self.hollow_bytes > HOLLOW_REFUSED * self.tensor_bytes:
+            raise ModelFileError(self._hollow_words(), self.path, "tensors")
 
     @property
     def lacking(self) -> str:
@@ -152,7 +160,14 @@ class ModelFile:
             self.check_loadable()
         except ModelFileError as error:
             return str(error)
-        return ""
+        return self._hollow_words() if self.hollow_bytes > HOLLOW_NOTED * self.tensor_bytes else ""
+
+    def _hollow_words(self) -> str:
+        return (
+            f"{self.path.name} is as long as it should be, but {format_file_size(self.hollow_bytes)} of its "
+            f"{format_file_size(self.tensor_bytes)} of weights were never written (the file is sparse there), as in a "
+            "download that was broken off; download it again."
+        )
 
     def check_can_chat(self) -> None:
         """Raise ModelFileError when it cannot answer, whole or not; loadable or not is check_loadable's."""
@@ -308,11 +323,16 @@ def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[Gg
         ),
         file_type=file_type,
         quantization=_quantization(file_type, tensors),
+        hollow_bytes=sum(_hollow(header) for header in headers),
         size_bytes=sum(max(header.file_bytes, header.needed_bytes) for header in headers),
         tensors=tensors,
         metadata=facts.metadata,
         positions=find_positions(facts.architecture, facts.of_arch("context_length"), facts.metadata, tensors),
     )
+
+
+def _hollow(header: GgufHeader) -> int:
+    return hollow_bytes(header.path, [(tensor.offset, tensor.size_bytes) for tensor in header.tensors])
 
 
 def _n_vocab(facts: HeaderFacts) -> int:

@@ -80,7 +80,7 @@ class ModelController(QObject):
     def open(self, path: Path) -> None:
         """Read the header of ``path``, price it, and load it if it fits or is clearly small; else ask."""
         self._wanted = path
-        self._bridge.in_background(lambda: read_model_file(path), lambda read: self._on_header_read(path, read))
+        self._bridge.in_background(lambda: _read_whole(path), lambda read: self._on_header_read(path, read))
 
     def _on_header_read(self, path: Path, read: ModelFile | Exception) -> None:
         if isinstance(read, Exception):
@@ -197,6 +197,14 @@ class ModelController(QObject):
             undone, self._undo = self._undo, None
             self._session.stop()
             self._session.ask_load(undone)
+
+
+def _read_whole(path: Path) -> ModelFile:
+    """The header of ``path``. Raises ModelFileError also for a model whose weights are not all there: no price is needed
+    to know that it cannot be loaded."""
+    file = read_model_file(path)
+    file.check_loadable()
+    return file
 
 
 def _edited(state: SessionState) -> Choice:
