@@ -134,6 +134,18 @@ def write_sparse_header(src: Path, dst: Path, *, full_size: bool = False) -> Pat
     return dst
 
 
+def replace_alike(path: Path, old: bytes, new: bytes) -> None:
+    """Put another file in the place of ``path``, of the same size and time, with the first ``old`` in it as ``new``."""
+    facts = path.stat()
+    content = path.read_bytes()
+    assert old in content
+    assert len(old) == len(new)
+    other = path.with_suffix(".new")
+    other.write_bytes(content.replace(old, new, 1))
+    os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    other.replace(path)
+
+
 def _resolve(
     architecture: str, n_layer: int | None, n_ctx_train: int | None, overrides: Mapping[str, Any]
 ) -> tuple[Recipe, Dims, dict[str, Value]]:

@@ -21,7 +21,7 @@ from kvdesk.backend.session_log import reader
 from kvdesk.backend.settings import ContextSettings
 from kvdesk.ui.settings.field_editor import NOTE_ROLE
 from tests.end2end.conftest import StartApp
-from tests.tiny_models import write_tiny
+from tests.tiny_models import replace_alike, write_tiny
 
 ENDLESS = SamplingSettings(temperature=0.0, max_tokens=0)
 WIDE = ContextSettings(n_ctx=4096, n_threads=1, allocation="reserve")
@@ -409,3 +409,11 @@ def test_replies_to_come_are_said_of_the_conversation_that_is_open(start_app: St
     assert "replies" not in card.words
     person.ask("hello again")
     person.wait_until(lambda: "replies" in card.words)
+
+
+def test_a_replaced_file_is_reloaded_by_its_own_header(start_app: StartApp, tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path)
+    person = start_app(path)
+    replace_alike(path, b"Tiny llama", b"Tiny koala")
+    person.app.models.reload()
+    person.wait_until(lambda: person.app.session.state.in_force.file.name == "Tiny koala" and person.can_send)

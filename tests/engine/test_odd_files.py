@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 from kvdesk import cli
 from kvdesk.backend.llama import library
 from kvdesk.backend.llama.model import Model
-from kvdesk.backend.settings import ModelSettings
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.settings import EngineSettings, ModelSettings
 from kvdesk.errors import ModelFileError
-from tests.engine.harness import Desk
+from tests.engine.harness import SAFE, Desk
 from tests.tiny_models import CHATML, write_tiny
 
 UNKNOWN = 0
@@ -89,3 +92,24 @@ def test_a_chat_can_read_the_weights_and_split_the_context(
     assert told["settings"]["context"]["n_seq_max"] == 2
     assert told["turns"][0]["completion_tokens"] == 4
     assert told["kv"]["cells_allocated"] == 512  # one of the two has this conversation
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_refused(tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path, n_layer=12)
+    loaded = threading.Event()
+
+    def write_on() -> None:
+        while not loaded.is_set():
+            os.utime(path)
+
+    writer = threading.Thread(target=write_on)
+    with Desk(tmp_path) as desk:
+        desk.load(path)
+        writer.start()
+        desk.engine.load(path, EngineSettings(SAFE))
+        failed = desk.until(m.Failed)
+        loaded.set()
+        writer.join()
+        assert failed.sentence == "tiny-llama.gguf was changed or replaced while it was loaded; open it again."
+        desk.load(path)
+        assert desk.answer("hello")[0]

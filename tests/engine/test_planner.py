@@ -26,7 +26,7 @@ from kvdesk.backend.planning.plan_event import (
 from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from tests.plan_samples import GIB, MIB, ram
-from tests.tiny_models import write_tiny
+from tests.tiny_models import replace_alike, write_tiny
 
 SETTINGS = EngineSettings(ModelSettings(use_extra_bufts=False), ContextSettings(n_ctx=2048))
 E = TypeVar("E")
@@ -193,3 +193,15 @@ def test_an_idle_helper_is_let_go_and_comes_back(tmp_path: Path, home: Path, pat
     assert final(desk, desk.planner.plan(path, longer)).plan.n_ctx == 3072
     desk.planner.stop()
     assert desk.planner.helper_pid is None
+
+
+def test_another_file_in_its_place_is_priced_by_its_own_header(desk: Desk, tmp_path: Path) -> None:
+    path = write_tiny("llama", tmp_path)
+    planner = desk.planner
+    first = desk.until(PlanReady, planner.predict(path, SETTINGS)).plan
+    replace_alike(path, b"Tiny llama", b"Tiny koala")
+    assert desk.until(PlanReady, planner.predict(path, SETTINGS)).model.name == "Tiny koala"
+    write_tiny("llama", tmp_path, n_layer=6)
+    assert desk.until(PlanReady, planner.predict(path, SETTINGS)).plan.kv.total_bytes == 3 * first.kv.total_bytes
+    path.unlink()
+    assert desk.until(PlanReady, planner.predict(path, SETTINGS)).plan.kv.total_bytes == 3 * first.kv.total_bytes

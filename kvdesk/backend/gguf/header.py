@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvdesk.backend.ggml_types import BY_ID, GgmlType
+from kvdesk.backend.gguf.file_stamp import FileStamp, stamp_of
 from kvdesk.backend.gguf.string_arrays import StringArrays
 from kvdesk.errors import ModelFileError
 from kvdesk.shown_text import shown_line
@@ -74,6 +75,7 @@ class GgufHeader:
     data_offset: int
     needed_bytes: int
     file_bytes: int
+    stamp: FileStamp
 
     @property
     def is_complete(self) -> bool:
@@ -108,7 +110,7 @@ def read_header(
         if not stat.S_ISREG(facts.st_mode):
             raise ModelFileError(f"{path.name} is not a regular file.", path)
         with open(path, "rb", buffering=0) as file:
-            return _Reader(path, file, facts.st_size, max_bytes).header(part, max_tensors)
+            return _Reader(path, file, os.fstat(file.fileno()), max_bytes).header(part, max_tensors)
     except FileNotFoundError as error:
         raise ModelFileError(f"There is no file {path}.", path) from error
     except PermissionError as error:
@@ -133,10 +135,11 @@ class _Reader:
     truncates is an error here, where a memory map of it would kill this process.
     """
 
-    def __init__(self, path: Path, file: FileIO, file_bytes: int, max_bytes: int) -> None:
+    def __init__(self, path: Path, file: FileIO, facts: os.stat_result, max_bytes: int) -> None:
         self._path = path
         self._file = file
-        self._file_bytes = file_bytes
+        self._file_bytes = facts.st_size
+        self._stamp = stamp_of(facts)
         self._max_bytes = max_bytes
         self._window = b""
         self._window_start = 0
@@ -154,7 +157,8 @@ class _Reader:
         if table:
             data_offset += -data_offset % alignment
         tensors, needed_bytes = self._placed(table, part, alignment, data_offset)
-        return GgufHeader(self._path, version, metadata, tensors, data_offset, needed_bytes, self._file_bytes)
+        file_bytes, stamp = self._file_bytes, self._stamp
+        return GgufHeader(self._path, version, metadata, tensors, data_offset, needed_bytes, file_bytes, stamp)
 
     def _fault(self, field: str, sentence: str) -> ModelFileError:
         return refusal(self._path, field, sentence)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvdesk.backend.gguf import architectures, layers
+from kvdesk.backend.gguf.file_stamp import FileStamp, read_stamp
 from kvdesk.backend.gguf.header import (
     MAX_HEADER_BYTES,
     MAX_TENSORS,
@@ -62,7 +63,7 @@ class ModelFile:
     multi-token prediction left out, as in llama.cpp's n_layer). Head sizes are values per head, 0 without attention;
     the ``_swa`` ones hold in ``windowed_layers``. ``cached_layers`` have a KV cache of their own: they are not
     recurrent and do not read another layer's. With ``caches_latent`` it holds one latent (as K)
-    from which V is computed. ``hollow_bytes`` of the weights were never written, though the file is long enough.
+    from which V is computed. ``hollow_bytes`` of the weights were never written, though the file is long enough. ``stamps`` tell the state of each part when its header was read (None: missing).
     """
 
     path: Path
@@ -102,6 +103,7 @@ class ModelFile:
     metadata: Mapping[str, MetadataValue] = field(repr=False, hash=False)
     truncated_part: Path | None = None
     hollow_bytes: int = 0
+    stamps: tuple[FileStamp | None, ...] = ()
     positions: Positions = ALL_ALIKE
 
     @property
@@ -121,6 +123,16 @@ class ModelFile:
             return self.n_params
         experts = sum(math.prod(tensor.shape) for tensor in self.tensors if "_exps." in tensor.name)
         return self.n_params - experts + experts * self.expert_used_count // self.expert_count
+
+    def is_current(self) -> bool:
+        """Whether all parts are as they were when the headers were read: none written to, none replaced. Asks the disk."""
+        return self.stamps == tuple(read_stamp(path) for path in self.part_paths)
+
+    def check_unchanged(self) -> None:
+        """Raise ModelFileError when a part has changed since its header was read."""
+        for path, stamp in zip(self.part_paths, self.stamps, strict=True):
+            if read_stamp(path) != stamp:
+                raise ModelFileError(f"{path.name} was changed or replaced while it was loaded; open it again.", path)
 
     @property
     def is_embedding_only(self) -> bool:
@@ -255,8 +267,8 @@ def _read_parts(header: GgufHeader, facts: HeaderFacts) -> tuple[tuple[Path, ...
 
 
 def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[GgufHeader]) -> ModelFile:
-    present = {header.path for header in headers}
-    missing = tuple(path for path in part_paths if path not in present)
+    stamps = {header.path: header.stamp for header in headers}
+    missing = tuple(path for path in part_paths if path not in stamps)
     truncated = next((header.path for header in headers if not header.is_complete), None)
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
 
@@ -323,6 +335,7 @@ def _assemble(facts: HeaderFacts, part_paths: tuple[Path, ...], headers: list[Gg
         ),
         file_type=file_type,
         quantization=_quantization(file_type, tensors),
+        stamps=tuple(stamps.get(path) for path in part_paths),
         hollow_bytes=sum(_hollow(header) for header in headers),
         size_bytes=sum(max(header.file_bytes, header.needed_bytes) for header in headers),
         tensors=tensors,

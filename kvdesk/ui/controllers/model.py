@@ -65,7 +65,7 @@ class ModelController(QObject):
     def _connect(self) -> None:
         self._bar.cancel_requested.connect(self._session.stop)
         self._bar.eject_requested.connect(self._session.eject)
-        self._bar.reload_requested.connect(self._session.reload)
+        self._bar.reload_requested.connect(self.reload)
         self._bar.model_chosen.connect(lambda path: self.open(Path(path)))
         self._panel.apply_requested.connect(self.apply)
         self._panel.fit_requested.connect(self._on_fit_requested)
@@ -87,6 +87,18 @@ class ModelController(QObject):
             self.noticed.emit(str(read), "error")
         elif path == self._wanted:  # else another was chosen while this one's disk was slow
             self._session.ask_load(Choice(read, self._settings_for(read)))
+
+    def reload(self, n_ctx: int | None = None) -> None:
+        """Load again what was loaded, as the file is now, perhaps with another context length."""
+        file = self._session.state.target.file
+        if file:
+            self._bridge.in_background(lambda: _read_again(file), lambda read: self._on_read_again(file, read, n_ctx))
+
+    def _on_read_again(self, file: ModelFile, read: ModelFile | Exception, n_ctx: int | None) -> None:
+        if isinstance(read, Exception):
+            self.noticed.emit(str(read), "error")
+        elif file is self._session.state.target.file:
+            self._session.reload(n_ctx, read)
 
     def _on_load_priced(self, asked: AskedLoad) -> None:
         """The price of what waits to be loaded is known, or cannot be: then the engine will say why."""
@@ -205,6 +217,10 @@ def _read_whole(path: Path) -> ModelFile:
     file = read_model_file(path)
     file.check_loadable()
     return file
+
+
+def _read_again(file: ModelFile) -> ModelFile:
+    return file if file.is_current() else _read_whole(file.path)
 
 
 def _edited(state: SessionState) -> Choice:

@@ -19,7 +19,7 @@ from kvdesk.backend.gguf import header
 from kvdesk.backend.gguf.header import MAX_KEPT_NUMBERS, ArraySummary
 from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.errors import ModelFileError
-from tests.tiny_models import CHATML, write_sparse_header, write_tiny
+from tests.tiny_models import CHATML, replace_alike, write_sparse_header, write_tiny
 
 U8, U32, I32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 5, 6, 7, 8, 9, 10
 _FORMS = {U8: "<B", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?", U64: "<Q"}
@@ -281,6 +281,25 @@ def test_parts_that_do_not_belong_together(tmp_path: Path) -> None:
     lone.write_bytes(paths[0].read_bytes())
     with pytest.raises(ModelFileError, match="not named so"):
         read_model_file(lone)
+
+
+def test_a_changed_or_replaced_part_is_noticed(tmp_path: Path) -> None:
+    paths = split_parts(tmp_path)
+    model = read_model_file(paths[0])
+    assert model.is_current()
+    model.check_unchanged()
+    replace_alike(paths[1], b"GGUF", b"GGUF")
+    assert not model.is_current()
+    with pytest.raises(ModelFileError, match=r"big-00002-of-00003\.gguf was changed or replaced"):
+        model.check_unchanged()
+    model = read_model_file(paths[0])
+    assert model.is_current()
+    os.utime(paths[2], ns=(1, 1))
+    assert not model.is_current()
+    model = read_model_file(paths[0])
+    paths[2].unlink()
+    assert not model.is_current()
+    assert read_model_file(paths[0]).is_current()
 
 
 # --- what is no model -------------------------------------------------------------------------------------------

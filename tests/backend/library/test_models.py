@@ -15,7 +15,7 @@ from kvdesk.backend.library import models
 from kvdesk.backend.library.models import ModelList, ModelListEntry, starter_model
 from kvdesk.backend.library.places import Place
 from kvdesk.errors import ModelFileError
-from tests.tiny_models import write_tiny
+from tests.tiny_models import replace_alike, write_tiny
 
 
 @pytest.fixture
@@ -173,6 +173,16 @@ def test_facts_are_remembered_until_the_file_changes(home: Path, monkeypatch: py
     write_tiny("llama", folder, n_layer=3)
     assert [entry.n_layer for entry in listed(folder)] == [3]
     assert reads == [path]
+
+
+def test_another_file_of_the_same_size_and_time_is_read_anew(home: Path) -> None:
+    folder = home / "models"
+    folder.mkdir()
+    path = write_tiny("llama", folder)
+    (before,) = listed(folder)
+    replace_alike(path, b"Tiny llama", b"Tiny koala")
+    (after,) = listed(folder)
+    assert (before.name, after.name) == ("Tiny llama", "Tiny koala")
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 1}', '{"version": 1, "models": {"a": [1]}}', "[]"])
