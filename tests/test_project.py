@@ -169,3 +169,16 @@ def test_links_between_documents_lead_somewhere() -> None:
         if "://" not in target and not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_what_the_threat_model_names_exists() -> None:
+    """docs/SECURITY.md says which module holds what and which test shows it; neither may be gone."""
+    text = (ROOT / "docs/SECURITY.md").read_text("utf-8")
+    named = re.findall(r"`((?:kvdesk|tests)/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 50
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not (ROOT / path).is_file() or (test and f"def {test}(" not in (ROOT / path).read_text("utf-8"))
+    ]
+    assert missing == []
