@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from kvdesk.backend.settings import Values, described
 
@@ -83,7 +85,7 @@ class SamplingSettings(Values):
         ),
     )
     max_tokens: int = field(
-        default=1024,
+        default=0,
         metadata=described(
             "Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0, minimum_means="no limit", step=64
         ),
@@ -273,6 +275,47 @@ class SamplingSettings(Values):
             rare=True,
         ),
     )
+
+
+RECOMMENDATIONS = {
+    "temperature": "temp",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "xtc_probability": "xtc_probability",
+    "xtc_threshold": "xtc_threshold",
+    "repeat_last_n": "penalty_last_n",
+    "repeat_penalty": "penalty_repeat",
+    "mirostat": "mirostat",
+    "mirostat_tau": "mirostat_tau",
+    "mirostat_eta": "mirostat_eta",
+}
+"""Setting -> what it is called after ``general.sampling.`` in a GGUF's header (llama-arch.cpp)."""
+
+
+def recommended(read: Callable[[str], str]) -> dict[str, Any]:
+    """What a model's file recommends: setting -> value. ``read`` gives the text of a header's entry, "" where there is none.
+    A value that the setting cannot have is left out."""
+    neutral = SamplingSettings()
+    found: dict[str, Any] = {}
+    for name, key in RECOMMENDATIONS.items():
+        text = read(f"general.sampling.{key}")
+        if text:
+            found[name] = _read_as(text, getattr(neutral, name))
+    found = {name: "off" if (name, value) == ("mirostat", "0") else value for name, value in found.items()}
+    possible = SamplingSettings.from_dict(found)
+    return {name: getattr(possible, name) for name, value in found.items() if getattr(possible, name) == value}
+
+
+def _read_as(text: str, neutral: float | str) -> Any:
+    """``text`` as what ``neutral`` is: a whole number, one rounded to four places, or itself; None where it is no number."""
+    if isinstance(neutral, str):
+        return text
+    try:
+        number = round(float(text), 4)
+        return int(number) if isinstance(neutral, int) else number
+    except (ValueError, OverflowError):
+        return None
 
 
 def parsed_bias(entry: str) -> tuple[str, float]:

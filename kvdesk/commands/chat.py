@@ -211,7 +211,10 @@ class _TerminalChat:
             self._recording.note(Row("warning", str(error)))
             raise
         self._session.load(choice)
-        return self._until(m.Loaded)
+        loaded = self._until(m.Loaded)
+        recommended = {n: v for n, v in loaded.model.recommended_sampling if getattr(self._args, n) is None}
+        self._sampling = dataclasses.replace(self._sampling, **recommended)
+        return loaded
 
     def _check_room(self, choice: Choice) -> None:
         """Have a load that could be too large priced first. Raises EngineError with the plan's verdict when it does not fit
@@ -318,7 +321,10 @@ class _TerminalChat:
         sample = self._last_sample()
         ram = next(d for d in sample.domains if d.kind == "ram")
         return {
-            "model": dataclasses.asdict(loaded.model),
+            "model": {
+                **dataclasses.asdict(loaded.model),
+                "recommended_sampling": dict(loaded.model.recommended_sampling),
+            },
             "settings": {**self._session.state.settings.to_dict(), "sampling": self._sampling.to_dict()},
             "turns": turns,
             "kv": {**dataclasses.asdict(kv), "grow_events": self._grown, "conversions": self._conversions},

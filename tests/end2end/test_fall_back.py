@@ -33,6 +33,7 @@ def test_falling_back_is_said_remembered_and_can_be_forgotten(
     person.wait_for_notice("repacked weights")
     person.wait_until(lambda: person.app.session.state.model is not None)
     assert not person.app.session.state.settings.model.use_extra_bufts
+    person.wait_until(lambda: person.app.session.state.predicted)  # of what is in force now
     assert not cpu_fallback.remembered(ModelSettings(), paths.fallback_file()).use_extra_bufts
     again = next(
         button

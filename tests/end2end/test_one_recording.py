@@ -14,6 +14,7 @@ from kvdesk import cli, paths
 from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.backend.session_log.reader import list_sessions, open_session
 from kvdesk.backend.settings import ContextSettings
+from kvdesk.backend.system import cpu_fallback
 from tests.end2end.conftest import StartApp
 from tests.tiny_models import write_tiny
 
@@ -36,6 +37,7 @@ def _comparable(values: Any) -> Any:
 
 def test_window_and_terminal_record_the_same(start_app: StartApp, tmp_path: Path) -> None:
     model = write_tiny("llama", tmp_path)
+    cpu_fallback.remember(paths.fallback_file())  # so that no face is the first to find it out
     sampling = SamplingSettings(temperature=0.0, max_tokens=600)
     person = start_app(model, context=CONTEXT, sampling=sampling, overflow="stop")
     person.ask("hello")

@@ -125,7 +125,8 @@ def test_the_plan_has_no_longer_a_context_than_there_are_positions(tmp_path: Pat
         plan = pricer.plan(EngineSettings(context=replace(GROWING, n_ctx=8192, n_seq_max=2)), ())
         assert (plan.n_ctx, plan.n_ctx_seq) == (1024, 512)
         assert plan.warnings[-1] == "The model knows 500 positions and no more: that is its longest context."
-        assert not pricer.plan(EngineSettings(context=replace(GROWING, n_ctx=500)), ()).warnings
+        plain = ModelSettings(use_extra_bufts=False)
+        assert not pricer.plan(EngineSettings(plain, replace(GROWING, n_ctx=500)), ()).warnings
 
 
 def test_growth_is_priced_for_every_sequence(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ import pytest
 
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, StopReason
-from kvdesk.backend.sampling import SamplingSettings, sampling_problems
+from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.backend.settings import ContextSettings
 from tests.engine.harness import Desk
 from tests.scripted_model import write_scripted
 from tests.source_archive import llama_cpp_source
+from tests.tiny_models import write_tiny
 
 OPEN = SamplingSettings(
     temperature=1.5, top_k=0, top_p=1.0, min_p=0.0, repeat_last_n=64, seed=7, max_tokens=12, thinking="off"
@@ -123,15 +124,6 @@ def test_what_cannot_be_used_is_said_and_nothing_is_read(desk: Desk, sampling: d
     assert reply(desk, SamplingSettings(temperature=0.0, max_tokens=4))  # and the next message is answered
 
 
-def test_what_needs_no_model_to_be_seen_is_told_before() -> None:
-    assert not sampling_problems(SamplingSettings())
-    assert "TOKEN=BIAS" in sampling_problems(SamplingSettings(logit_bias=("cat=purr",)))["logit_bias"]
-    assert not sampling_problems(SamplingSettings(logit_bias=("a=b=-1", "15=-inf")))
-    assert "line 2" in sampling_problems(SamplingSettings(grammar='{"a":\n}'))["grammar"]
-    assert "root ::=" in sampling_problems(SamplingSettings(grammar="yes or no"))["grammar"]
-    assert "nested" in sampling_problems(SamplingSettings(grammar="{" + '"a":{' * 100_000))["grammar"]
-
-
 THINKER = ["<think>", "\n", "a", "b", "c", "d", "e", "f", "\n", "</think>", "\n\n", "Four.", "<|im_end|>"]
 
 
@@ -176,3 +168,10 @@ def test_thoughts_are_free_of_the_grammar(tmp_path: Path) -> None:
         text = "".join(event.text for event in desk.seen if isinstance(event, m.TextGenerated))
         assert (thought(desk, 0), text) == ("bcdef", "Four.")
         assert finished.stats.stop_reason is StopReason.EOS
+
+
+def test_what_a_file_recommends_is_told(tmp_path: Path) -> None:
+    keys = {"/general.sampling.temp": 0.6, "/general.sampling.top_k": 20, "/general.sampling.mirostat": 0}
+    with Desk(tmp_path) as desk:
+        loaded = desk.load(write_tiny("llama", tmp_path, **keys))
+        assert dict(loaded.model.recommended_sampling) == {"temperature": 0.6, "top_k": 20, "mirostat": "off"}

@@ -186,6 +186,8 @@ class Engine:
 
     def _forward(self, command: m.Command) -> None:
         if not self._writer:
+            if isinstance(command, m.GrowAnswer):
+                return  # the question has died with the process that asked it
             request_id = getattr(command, "request_id", 0)
             self._tell(m.Failed("EngineError", "No model is loaded; open one first.", request_id, model_kept=False))
             return

@@ -19,6 +19,7 @@ from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.params import LOAD_MODE_NONE, model_params
 from kvdesk.backend.llama.vocabulary_gaps import CONTROL, UNKNOWN, find_gaps
 from kvdesk.backend.protocol.facts import ModelFacts
+from kvdesk.backend.sampling import recommended
 from kvdesk.backend.settings import ModelSettings
 from kvdesk.errors import LoadCancelled, ModelFileError
 from kvdesk.shown_text import shown_line
@@ -153,6 +154,7 @@ class Model:
             is_recurrent=self.is_recurrent,
             is_hybrid=self.is_hybrid,
             template_problem=template_problem,
+            recommended_sampling=tuple(recommended(self.meta).items()),
         )
 
     def chat_template(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from kvdesk.backend.settings import ContextSettings
 
@@ -125,6 +126,8 @@ class ModelFacts:
     is_hybrid: bool = False
     template_problem: str = ""
     """Why the file's own chat template is not used, if it has one that cannot be."""
+    recommended_sampling: tuple[tuple[str, Any], ...] = ()
+    """What the file recommends (``general.sampling.*``): names of SamplingSettings, and values."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _after_plan(state: SessionState, event: SessionEvent) -> SessionState:
             if asked and event.request_id == asked.request_id and event.is_final:
                 state = replace(state, asked=replace(asked, plan=event.plan))
             target = state.target
-            if target.file and event.path == target.file.path and event.plan.settings == target.settings:
+            if target.file and event.path == target.file.path and _is_price_of(event.plan, target.settings):
                 return replace(state, predicted=event.plan)
             return state
         case p.PlanFailed() if asked and event.request_id == asked.request_id:
@@ -100,6 +100,13 @@ def _after_plan(state: SessionState, event: SessionEvent) -> SessionState:
             return replace(state, comparison=event.comparison)
         case _:
             return state
+
+
+def _is_price_of(plan: MemoryPlan, settings: EngineSettings) -> bool:
+    """Whether ``plan`` is what was shown for ``settings``: planned without repacked weights where the planner's own try of
+    them failed, which the engine need not follow (it tries its own model)."""
+    plain = replace(settings, model=replace(settings.model, use_extra_bufts=False))
+    return plan.settings in (settings, plain)
 
 
 def _after_decision(state: SessionState, event: SessionEvent) -> SessionState:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from kvdesk.backend.engine.engine import Engine
-from kvdesk.backend.engine.engine_event import EngineState
+from kvdesk.backend.engine.engine_event import EngineState, FellBack
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.planner import Planner
 from kvdesk.backend.protocol import messages as m
@@ -81,6 +81,8 @@ class Session:
         before = self._state
         self._state = now = reduce(before, event)
         change = Change(event, before, now)
+        if isinstance(event, FellBack) and now.target.file and not event.settings.model.rpc_servers:
+            self.planner.predict(now.target.file.path, now.target.settings)
         if isinstance(event, m.TurnFinished) and now.context and now.in_force.file:
             self._compare(now, is_fresh=before.is_fresh)
         for listener in self._listeners:

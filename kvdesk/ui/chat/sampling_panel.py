@@ -45,7 +45,7 @@ class SamplingPanel(QWidget):
         self._form.changed.connect(self._on_form_changed)
         self._more = self._build_more()
         self._reset = QPushButton(self.tr("Reset to defaults"))
-        self._reset.setToolTip(self.tr("Sampling as it is for new conversations"))
+        self._reset.setToolTip(self.tr("As this model's file recommends, the rest as in new conversations"))
         self._reset.clicked.connect(self._on_reset_clicked)
         page = QWidget()
         column = QVBoxLayout(page)

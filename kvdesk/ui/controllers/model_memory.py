@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QObject
+from PySide6.QtCore import QObject, Signal
 
 from kvdesk import paths
 from kvdesk.backend.conversations import conversation
@@ -26,6 +26,9 @@ from kvdesk.ui.panels.model_bar import ModelBar, RecentModel
 
 class ModelMemoryController(QObject):
     """Reads it once at start; keeps what worked."""
+
+    default_sampling_changed = Signal(SamplingSettings)
+    """Another model is there: what it is sampled with where nothing was chosen."""
 
     def __init__(
         self,
@@ -52,14 +55,19 @@ class ModelMemoryController(QObject):
         self._memories = memories
 
     def new_conversation(self) -> conversation.Conversation:
-        """An empty conversation with the sampling last chosen for the loaded model, else the preferences'."""
+        """An empty conversation with the sampling last chosen for the loaded model, else the default."""
         chosen, memory = self._preferences(), self._memories.get(self._model_path)
         return conversation.new_conversation(
             time.time(),
-            sampling=(memory and memory.sampling) or chosen.sampling,
+            sampling=(memory and memory.sampling) or self.default_sampling(),
             system_prompt=chosen.system_prompt,
             overflow=chosen.overflow,
         )
+
+    def default_sampling(self) -> SamplingSettings:
+        """The preferences' sampling, with what the loaded model's file recommends."""
+        model = self._session.state.model
+        return dataclasses.replace(self._preferences().sampling, **dict(model.recommended_sampling if model else ()))
 
     def settings_for(self, file: ModelFile) -> EngineSettings:
         """What a model is opened with: what it was last used with, else the defaults within its own length."""
@@ -77,6 +85,8 @@ class ModelMemoryController(QObject):
     def on_change(self, change: Change) -> None:
         """Keep what a model was loaded with, or its context made with."""
         choice = change.now.in_force
+        if isinstance(change.event, m.Loaded):
+            self.default_sampling_changed.emit(self.default_sampling())
         if isinstance(change.event, m.Loaded | m.ContextMade) and choice.file:
             self._remember(str(choice.file.path), choice.settings)
 

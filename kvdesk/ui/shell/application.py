@@ -193,6 +193,7 @@ class App(QObject):
             lambda: window.memory_dock.show_replies(0)
         )  # its cells are read with its next message
         self.chat_settings.sampling_chosen.connect(self.model_memory.remember_sampling)
+        self.model_memory.default_sampling_changed.connect(window.sampling_panel.set_defaults)
         window.sampling_panel.set_defaults(self.preferences.sampling)
         window.settings_panel.margin_chosen.connect(self._on_margin_chosen)
         window.settings_panel.show_margin(self.preferences.margin_bytes)

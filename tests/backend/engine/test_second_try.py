@@ -68,3 +68,16 @@ def test_what_is_remembered_can_be_forgotten(tmp_path: Path) -> None:
     assert not cpu_fallback.remembered(EngineSettings().model, path).use_extra_bufts
     assert cpu_fallback.forget(path)
     assert cpu_fallback.remembered(EngineSettings().model, path).use_extra_bufts
+
+
+def test_an_answer_to_a_question_of_a_dead_process_is_nobodys_failure(tmp_path: Path) -> None:
+    told: queue.Queue[EngineEvent] = queue.Queue()
+    engine = Engine(told.put, tmp_path)
+    try:
+        engine.send(m.GrowAnswer("grow"))
+        engine.send(m.Unload())
+        first = told.get(timeout=30)
+    finally:
+        engine.shutdown()
+    assert isinstance(first, m.Failed)
+    assert told.empty()

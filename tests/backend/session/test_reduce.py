@@ -194,6 +194,17 @@ def test_what_is_in_force_has_a_prediction_of_its_own(file: ModelFile, other: Mo
     assert after(state, ContextBegun(LARGE.context)).predicted is None
 
 
+def test_a_price_without_repacked_weights_stands_for_the_settings_it_was_asked_for(file: ModelFile) -> None:
+    """The planner's own try of them may fail where the engine's works."""
+    plain = replace(SMALL, model=replace(SMALL.model, use_extra_bufts=False))
+    repacked = replace(SMALL, model=replace(SMALL.model, use_extra_bufts=True))
+    priced = replace(pictures.plan(), settings=plain)
+    ready = p.PlanReady(9, file.path, file, priced, is_final=True)
+    assert after(running(Choice(file, repacked)), ready).predicted is priced
+    other_way = replace(pictures.plan(), settings=repacked)
+    assert after(running(Choice(file, plain)), replace(ready, plan=other_way)).predicted is None
+
+
 def test_settings_without_a_model_are_for_the_next() -> None:
     assert after(EMPTY, SettingsChosen(LARGE)).settings == LARGE
 
