@@ -261,3 +261,14 @@ def test_a_rescue_file_may_hold_a_part_and_one_that_is_damaged_is_left_alone(tmp
     damaged.write_text("{")
     assert [change for _, change in rescue.read((tmp_path, Path("none")))] == [part]
     assert damaged.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the owner of a file is a number there")
+@pytest.mark.logs("what is unsaved of a conversation is in")
+def test_what_another_user_left_there_is_not_taken_for_ours(tmp_path, monkeypatch):
+    assert rescue.write((tmp_path,), Unsaved(new_conversation(1.0, title="Planted")))
+    assert [unsaved.conversation.title for _, unsaved in rescue.read((tmp_path,))] == ["Planted"]
+    somebody = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
+    assert list(rescue.read((tmp_path,))) == []
+    assert list(tmp_path.iterdir())
