@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from kvdesk.commands.flags import add_flags, given
+from kvdesk.commands.template import template_choice
 from kvdesk.errors import EngineError, KvdeskError, SettingsError
 from kvdesk.sizes import GIB
 from kvdesk.terminal import say, say_beside, say_json
@@ -58,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_flags(parser, "swa_full", "n_seq_max", "use_mmap", "allocation", "initial_ctx", "rpc_servers")
     add_flags(parser, *(field.name for field in dataclasses.fields(SamplingSettings)))
+    parser.add_argument(
+        "--chat-template",
+        metavar="FILE|NAME",
+        help="another template: a Jinja file, a built-in one of llama.cpp's (chatml, ...), or plain",
+    )
     parser.add_argument("--grammar-file", type=Path, help="the grammar, or JSON schema, is in this file")
     parser.add_argument("--overflow", choices=OVERFLOWS, default="stop", help="what to do when the context is full")
     parser.add_argument("--snapshot-dir", type=Path, help="keep the conversation's KV cache here between runs")
@@ -205,7 +211,9 @@ class _TerminalChat:
         for endpoint in self._settings.model.rpc_servers:
             check_worker(endpoint)
         try:
-            choice = Choice(read_model_file(self._args.model.absolute()), self._settings)
+            choice = Choice(
+                read_model_file(self._args.model.absolute()), self._settings, template_choice(self._args.chat_template)
+            )
             self._check_room(choice)
         except KvdeskError as error:
             self._recording.note(Row("warning", str(error)))
@@ -288,7 +296,7 @@ class _TerminalChat:
                     {"how": made.how, "tokens": made.kept_tokens, "ms": made.elapsed_ms, **made.settings.to_dict()}
                 )
             case m.Failed() as event:
-                raise EngineError(event.sentence)
+                raise (SettingsError if event.kind == SettingsError.__name__ else EngineError)(event.sentence)
             case Died() as event:
                 raise event.error
             case _:

@@ -16,7 +16,7 @@ from kvdesk.terminal import say, say_beside, say_json
 
 if TYPE_CHECKING:
     from kvdesk.backend.processes.prompt_process import Rendered, RenderPrompt
-    from kvdesk.backend.protocol.facts import ChatTurn
+    from kvdesk.backend.protocol.facts import ChatTurn, TemplateChoice
 
 WAIT_S = 60.0
 """How long a vocabulary may take to load; a quarter of a million tokens take a second."""
@@ -48,14 +48,13 @@ def run(args: argparse.Namespace) -> int:
 
     path = args.model.absolute()
     read_header(path)  # says what is wrong with a file that is no model
-    chosen = args.chat_template or ""
-    is_file = bool(chosen) and Path(chosen).exists()
+    template = template_choice(args.chat_template)
     turns = _turns(args.messages) if args.messages else (ChatTurn("user", "Hello!"),)
     question = RenderPrompt(
         str(path),
         turns,
-        read_text(Path(chosen)) if is_file else "",
-        "" if is_file else chosen,
+        template.source,
+        template.builtin,
         args.thinking or "auto",
         read_text(args.reply).encode() if args.reply else None,
     )
@@ -65,6 +64,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(rendered, has_reply=question.reply is not None)
     return 0
+
+
+def template_choice(chosen: str | None) -> TemplateChoice:
+    """What ``--chat-template`` names: a file that is there, else a built-in template. Raises UsageError."""
+    from kvdesk.backend.protocol.facts import TemplateChoice
+    from kvdesk.backend.text_file import read_text
+
+    if chosen and Path(chosen).exists():
+        return TemplateChoice(source=read_text(Path(chosen)))
+    return TemplateChoice(builtin=chosen or "")
 
 
 def _turns(path: Path) -> tuple[ChatTurn, ...]:

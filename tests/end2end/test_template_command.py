@@ -141,3 +141,25 @@ def test_control_characters_reach_no_terminal(model: Path, tmp_path: Path, capsy
     told = capsys.readouterr()
     assert told.out == "thought: ␛]0;title␇\nanswer: a\tb\n\n"
     assert told.err == "[not ended]\n"
+
+
+def test_chat_speaks_with_the_template_that_is_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.jinja"
+    own.write_text("{% for m in messages %}[{{ m.role }} says] {{ m.content }} and so on, {% endfor %}", "utf-8")
+    lengths: list[int] = []
+    for chosen in ([], ["--chat-template", str(own)], ["--chat-template", "chatml"], ["--chat-template", "plain"]):
+        rendered = ask(capsys, model, *chosen)["n_tokens"]
+        flags = ["-p", "Hello!", "--max-tokens", "1", "--n-ctx", "512", "--threads", "1", "--json", *chosen]
+        assert cli.main(["chat", str(model), *flags]) == 0
+        assert json.loads(capsys.readouterr().out)["turns"][0]["prompt_tokens"] == rendered
+        lengths.append(rendered)
+    assert len(set(lengths)) == len(lengths)
+
+
+def test_chat_says_which_templates_there_are(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["chat", str(model), "-p", "Hello!", "--chat-template", "no-such"]) == 2
+    said = capsys.readouterr().err
+    assert "'no-such'" in said
+    assert "chatml" in said

@@ -111,9 +111,9 @@ class Engine:
         """llama.cpp's log of this run."""
         return self._log_path
 
-    def load(self, path: Path, settings: EngineSettings) -> None:
+    def load(self, path: Path, settings: EngineSettings, template: m.TemplateChoice = m.OWN_TEMPLATE) -> None:
         """Load a model, after what is under way; starts the process when there is none. Ends in Loaded, Failed or Died."""
-        self._wish(m.Load(str(path), settings, self._snapshots, self.margin_bytes))
+        self._wish(m.Load(str(path), settings, self._snapshots, self.margin_bytes, template))
 
     def send(self, command: m.Command) -> None:
         """Any other command; it waits behind what is under way. One that makes no sense then is answered with Failed."""

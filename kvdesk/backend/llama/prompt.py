@@ -13,11 +13,11 @@ from dataclasses import replace
 from kvdesk.backend.chat_format.chat_format import ChatFormat
 from kvdesk.backend.chat_format.limited_template import LimitedTemplate, TemplateBeyondLimit, TemplateRefused
 from kvdesk.backend.chat_format.thinking import ThinkingSplitter, as_written
-from kvdesk.backend.llama.builtin_template import BuiltinTemplate
+from kvdesk.backend.llama.builtin_template import BuiltinTemplate, names
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.model import Model
 from kvdesk.backend.protocol.facts import ChatTurn
-from kvdesk.errors import EngineError
+from kvdesk.errors import EngineError, SettingsError
 
 _MARK = "\ue000{}\ue001"
 """Stands for a message's content while the template is rendered (private-use characters, in no tokenizer's vocabulary)."""
@@ -27,6 +27,14 @@ CONTENTS_KNOWN = 4096
 PLAIN = "plain"
 """The plain dialogue of models without a template, by name."""
 _MARKS = re.compile("(\ue000[0-9]+\ue001)")
+
+
+def check_known(builtin: str) -> None:
+    """Raises SettingsError where there is no built-in template of this name; "" is none, and fine."""
+    if builtin not in ("", PLAIN, *names()):
+        raise SettingsError(
+            f"There is no chat template {builtin!r}: no such file, and built in are {', '.join(names())} and {PLAIN}."
+        )
 
 
 class Prompt:

@@ -215,7 +215,7 @@ class EngineProcess:
         from kvdesk.backend.llama import library
         from kvdesk.backend.llama.kv.conversation_cells import ConversationCells
         from kvdesk.backend.llama.model import Model, check_accepted
-        from kvdesk.backend.llama.prompt import Prompt
+        from kvdesk.backend.llama.prompt import Prompt, check_known
         from kvdesk.backend.llama.snapshot_cache import SnapshotCache
 
         if self._abort.is_set():
@@ -224,6 +224,7 @@ class EngineProcess:
         file = read_model_file(Path(command.path))
         file.check_loadable()
         file.check_can_chat()
+        check_known(command.template.builtin)
         if self._model:
             check_accepted(command.path, command.settings.model)  # before what is loaded is freed
         self._unload()
@@ -246,7 +247,7 @@ class EngineProcess:
             raise
         self._model = model
         with self._vocabulary:
-            self._prompt = Prompt(model)
+            self._prompt = Prompt(model, template=command.template.source, builtin=command.template.builtin)
         self._session = session
         session.is_memory_short = lambda: _is_short(command.margin_bytes)
         if command.snapshots:

@@ -24,6 +24,18 @@ class ChatTurn:
     thought: str = ""
 
 
+@dataclass(frozen=True)
+class TemplateChoice:
+    """Which chat template a model is spoken to with: Jinja ``source``, or a ``builtin`` one by name (llama.cpp's, or "plain");
+    neither is the model's own."""
+
+    source: str = ""
+    builtin: str = ""
+
+
+OWN_TEMPLATE = TemplateChoice()
+
+
 class BufferKind(StrEnum):
     """What a llama.cpp buffer holds."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvdesk.backend.protocol.facts import (
+    OWN_TEMPLATE,
     Backend,
     ChatTurn,
     ContextFacts,
@@ -16,6 +17,7 @@ from kvdesk.backend.protocol.facts import (
     GrowStep,
     KvState,
     ModelFacts,
+    TemplateChoice,
     TurnStats,
 )
 from kvdesk.backend.sampling import SamplingSettings
@@ -44,6 +46,7 @@ class Load:
     snapshots: SnapshotPlace | None = None
     margin_bytes: int = AUTOMATIC_MARGIN
     """Memory is short where less than this can still be had: a context larger than its conversation shrinks then."""
+    template: TemplateChoice = OWN_TEMPLATE
 
 
 @dataclass(frozen=True)

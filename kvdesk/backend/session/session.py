@@ -122,7 +122,7 @@ class Session:
             self._take(LoadBegun(choice))
             if self._state.predicted is None and not choice.settings.model.rpc_servers:
                 self.planner.predict(choice.file.path, choice.settings)
-            self.engine.load(choice.file.path, choice.settings)
+            self.engine.load(choice.file.path, choice.settings, choice.template)
 
     def reload(self, n_ctx: int | None = None, file: ModelFile | None = None) -> None:
         """Load again what was loaded, perhaps with another context length; ``file`` is its header as it is now."""

@@ -14,7 +14,7 @@ from kvdesk.backend.planning import plan_event as p
 from kvdesk.backend.planning.calibration import Comparison
 from kvdesk.backend.planning.plan import Curve, GrowthCost, MemoryPlan
 from kvdesk.backend.protocol import messages as m
-from kvdesk.backend.protocol.facts import ContextFacts, Device, ModelFacts
+from kvdesk.backend.protocol.facts import OWN_TEMPLATE, ContextFacts, Device, ModelFacts, TemplateChoice
 from kvdesk.backend.settings import EngineSettings
 
 
@@ -24,6 +24,7 @@ class Choice:
 
     file: ModelFile | None = None
     settings: EngineSettings = field(default_factory=EngineSettings)
+    template: TemplateChoice = OWN_TEMPLATE
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from kvdesk.backend.engine.engine_event import EngineState, StateChanged
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.plan_event import PlanFailed, PlanReady
 from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import OWN_TEMPLATE
 from kvdesk.ui.controllers.bridge import Bridge
 from kvdesk.ui.controllers.model import LOAD_ANYWAY, ModelController
 from kvdesk.ui.controllers.plan import PlanController
@@ -67,7 +68,7 @@ def test_what_fits_is_loaded_as_soon_as_it_is_priced(shown: Shown, tiny: ModelFi
     shown.open(tiny.path)
     assert not shown.loads
     shown.price(tiny, fits=True)
-    assert shown.loads == [("load", tiny.path, SETTINGS)]
+    assert shown.loads == [("load", tiny.path, SETTINGS, OWN_TEMPLATE)]
     assert shown.card.isHidden()
 
 
@@ -77,7 +78,7 @@ def test_what_does_not_fit_is_asked_about_and_loaded_anyway_on_request(shown: Sh
     assert not shown.loads
     assert not shown.card.isHidden()
     shown.qtbot.mouseClick(shown.card.buttons[LOAD_ANYWAY], Qt.MouseButton.LeftButton)
-    assert shown.loads == [("load", tiny.path, SETTINGS)]
+    assert shown.loads == [("load", tiny.path, SETTINGS, OWN_TEMPLATE)]
 
 
 def test_a_file_that_is_no_model_is_said_and_changes_nothing(shown: Shown, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_settings_are_applied_by_a_new_context_or_a_new_load(shown: Shown, tiny:
     assert shown.desk.asked.sent(m.SetContext)[-1].settings == longer.context
     mapped = replace(SETTINGS, model=replace(SETTINGS.model, use_mmap=False))
     shown.models.apply(mapped)
-    assert shown.loads[-1] == ("load", tiny.path, mapped)
+    assert shown.loads[-1] == ("load", tiny.path, mapped, OWN_TEMPLATE)
 
 
 def test_a_busy_engine_takes_no_settings_and_says_so(shown: Shown, tiny: ModelFile) -> None:
