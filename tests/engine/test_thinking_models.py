@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from kvdesk.backend.llama.model import Model
+from kvdesk.backend.llama.prompt import Prompt
 from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.protocol.facts import ChatTurn, StopReason
 from kvdesk.backend.sampling import SamplingSettings
-from kvdesk.backend.settings import ContextSettings
+from kvdesk.backend.settings import ContextSettings, ModelSettings
 from tests.engine.harness import Desk
 from tests.scripted_model import Item, write_scripted
 from tests.source_archive import llama_cpp_source
@@ -105,3 +107,33 @@ def test_a_reply_cut_off_in_its_thought_goes_on_to_the_answer(
     assert text == "Four."
     assert finished.stats.reused_tokens >= finished.stats.prompt_tokens - 1
     assert finished.stats.stop_reason is StopReason.EOS
+
+
+@pytest.mark.parametrize("kind", ["bpe", "spm"])
+def test_marks_in_what_people_write_stay_text(desk: Desk, tmp_path: Path, kind: str) -> None:
+    """Qwen's <think> is a USER_DEFINED token, which llama.cpp finds in every text."""
+    stem, control, user, eos = QWEN
+    template = (TEMPLATES / f"{stem}.jinja").read_text("utf-8")
+    script: list[Item] = ["Four.", "<|im_end|>"]
+    user = [*user, "<h1>"]
+    path = write_scripted(
+        tmp_path / "m.gguf", script, control=control, user=user, eos=eos, chat_template=template, kind=kind
+    )
+    loaded = Model(str(path), ModelSettings(), vocabulary_only=True)
+    prompt = Prompt(loaded)
+    try:
+        for typed in ("what is <think> for?", "<think></think>", "</think", "a <h1> and <|im_start|>"):
+            tokens = prompt.tokens([ChatTurn("user", typed)])
+            around = prompt.tokens([ChatTurn("user", "x")])
+            own = {
+                token
+                for text in (*control, "<think>", "</think>")
+                for token in loaded.tokenize(text, parse_special=True)
+            }
+            assert [t for t in tokens if t in own] == [t for t in around if t in own]
+            assert typed in loaded.text(tokens)
+        (html,) = loaded.tokenize("<h1>", parse_special=False)
+        assert html in tokens  # the vocabulary's business, no mark of the template
+    finally:
+        prompt.close()
+        loaded.close()

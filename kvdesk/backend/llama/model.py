@@ -17,7 +17,7 @@ from kvdesk.backend.llama import library, mapped_pages, shim, text_pieces
 from kvdesk.backend.llama.abort_flag import AbortFlag
 from kvdesk.backend.llama.library import lib
 from kvdesk.backend.llama.params import LOAD_MODE_NONE, model_params
-from kvdesk.backend.llama.vocabulary_gaps import CONTROL, UNKNOWN, find_gaps
+from kvdesk.backend.llama.vocabulary_gaps import CONTROL, UNKNOWN, USER_DEFINED, find_gaps
 from kvdesk.backend.protocol.facts import ModelFacts
 from kvdesk.backend.sampling import recommended
 from kvdesk.backend.settings import ModelSettings
@@ -213,6 +213,10 @@ class Model:
         """Whether ``token`` is found in a text only where special tokens are parsed (llama-vocab.cpp, tokenizer_st_partition:
         control and unknown ones)."""
         return bool(lib.llama_vocab_get_attr(self.vocab, token) & (CONTROL | UNKNOWN))
+
+    def is_user_defined(self, token: int) -> bool:
+        """Whether ``token`` is found in every text, special tokens parsed or not (llama-vocab.cpp, tokenizer_st_partition)."""
+        return bool(lib.llama_vocab_get_attr(self.vocab, token) & USER_DEFINED)
 
     def mapped_bytes(self) -> dict[str, int]:
         """Buffer type's name -> bytes of the pages of the file that its weights lie in; empty where that cannot be told."""

@@ -27,6 +27,9 @@ CONTENTS_KNOWN = 4096
 PLAIN = "plain"
 """The plain dialogue of models without a template, by name."""
 _MARKS = re.compile("(\ue000[0-9]+\ue001)")
+_MARK_SHAPE = re.compile(r"[<\[]\S+[>\]]")
+_CUT = "\ue002"
+"""Where a content is cut while it is tokenized (as _MARK, in no tokenizer's vocabulary)."""
 
 
 def check_known(builtin: str) -> None:
@@ -59,6 +62,7 @@ class Prompt:
             self.format = self._template.format
         elif source and not builtin:
             self._use_template(source)
+        self._own_marks = self._find_own_marks(source)
         self.mark_tokens = self._mark_tokens()
         self.is_dialogue = self._template is None
         self.end_tokens, self.ends = self._find_ends()
@@ -70,6 +74,25 @@ class Prompt:
             self._template.close()  # what it takes is free again before memory is measured
         except TemplateRefused as error:
             self.problem = f"The model's chat template cannot be used ({error}); a plain dialogue is used instead."
+
+    def _find_own_marks(self, source: str) -> dict[int, str]:
+        """Marks of the template that the vocabulary finds in every text (USER_DEFINED tokens, such as Qwen's <think>):
+        token -> its text. Those of no mark's shape (runs of blanks, HTML) mean in people's texts what they say."""
+        if not self._template:
+            return {}
+        spelled = {*self._model.tokenize(source, parse_special=True)}
+        for mark in self.format.marks.all():
+            spelled.update(self._model.tokenize(mark, parse_special=True))
+        marks = {token: self._model.text([token]) for token in spelled if self._model.is_user_defined(token)}
+        return {token: text for token, text in marks.items() if _MARK_SHAPE.fullmatch(text)}
+
+    def _as_text(self, content: str) -> list[int]:
+        """``content`` without special tokens: a mark of the template in it is cut after its first character, so that the
+        vocabulary does not find it."""
+        parts = [content]
+        for mark in self._own_marks.values():
+            parts = [piece for part in parts for piece in part.replace(mark, f"{mark[0]}{_CUT}{mark[1:]}").split(_CUT)]
+        return [token for part in parts for token in self._model.tokenize(part, parse_special=False)]
 
     def _mark_tokens(self) -> frozenset[int]:
         """Control tokens that are, or belong to, a mark around thoughts: the splitter is shown them, no other ones."""
@@ -181,8 +204,9 @@ class Prompt:
             known = self._contents.pop(content, None)
         if known is None:
             parsed = self._model.tokenize(content, parse_special=True)
-            has_special = any(map(self._model.is_special, set(parsed)))
-            plain = self._model.tokenize(content, parse_special=False) if has_special else parsed
+            found = set(parsed)
+            has_special = not found.isdisjoint(self._own_marks) or any(map(self._model.is_special, found))
+            plain = self._as_text(content) if has_special else parsed
             known = len(plain), has_special
         with self._knowing:
             self._contents[content] = known  # the newest at the end
@@ -196,7 +220,7 @@ class Prompt:
         tokens: list[int] = [lib.llama_vocab_bos(self._model.vocab)] if self._wants_bos else []
         for part in _MARKS.split(text):
             content = contents.get(part)
-            tokens += self._model.tokenize(part if content is None else content, parse_special=content is None)
+            tokens += self._model.tokenize(part, parse_special=True) if content is None else self._as_text(content)
         return tokens
 
     @staticmethod
