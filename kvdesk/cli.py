@@ -12,7 +12,7 @@ import signal
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from kvdesk import __version__
+from kvdesk import __version__, paths
 from kvdesk.errors import KvdeskError, UsageError
 from kvdesk.terminal import say_beside
 
@@ -87,6 +87,8 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"kvdesk {name}", description=COMMANDS[name][1])
     module.add_arguments(parser)
     args = parser.parse_args(arguments)
+    if problem := paths.problem():
+        say_beside(f"kvdesk {name}: {problem}")
     try:
         with _ended_by_signals():
             return int(module.run(args))

@@ -1,11 +1,13 @@
 """Where kvdesk keeps its files, on every system; the one frozen/unfrozen test. Any process.
 
-``KVDESK_HOME`` moves everything under one folder (tests, portable installs).
+``KVDESK_HOME`` moves everything under one folder (tests, portable installs). In place of a folder that cannot be written
+there is one among the system's temporary files, and ``problem`` says so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -26,8 +28,54 @@ def _folder(kind: str) -> Path:
             "cache": dirs.user_cache_path,
             "log": dirs.user_log_path,
         }[kind]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return _private(path)
+    return _usable(path)
+
+
+FOLDER_ADVICE = "Give yourself the right to write there, or set KVDESK_HOME to another folder."
+_stand_ins: dict[Path, Path] = {}
+"""A folder that cannot be written -> the one in its place."""
+_reasons: dict[Path, str] = {}
+"""Why it cannot."""
+
+
+def _usable(path: Path) -> Path:
+    """``path``, made when absent, or what stands in for it in this process: a person can chat without a folder of theirs."""
+    if path in _stand_ins:
+        return _stand_ins[path]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = _private(path)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        _stand_ins[path] = folder = _temporary(path.name)
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        _reasons[path] = "a file is in the way" if is_file else error.strerror or str(error)
+    return folder
+
+
+def _temporary(name: str) -> Path:
+    """A folder of this user among the system's temporary files: the same one as long as it is theirs alone."""
+    user = str(os.getuid()) if sys.platform != "win32" else "user"
+    top = Path(tempfile.gettempdir()) / f"kvdesk-{user}"
+    with contextlib.suppress(OSError):
+        top.mkdir(mode=0o700, exist_ok=True)
+        if sys.platform == "win32" or (not top.is_symlink() and top.stat().st_uid == os.getuid()):
+            return _private(_private(top) / name)
+    return Path(tempfile.mkdtemp(prefix="kvdesk-"))
+
+
+def problem() -> str:
+    """A sentence that names the folders that cannot be written, "" where all can."""
+    for folder in (config_dir, data_dir, cache_dir, log_dir, models_dir, sessions_dir, snapshots_dir):
+        folder()
+    if not _reasons:
+        return ""
+    there = " and ".join(sorted({str(stand_in.parent) for stand_in in _stand_ins.values()}))
+    return (
+        f"{', '.join(map(str, _reasons))} cannot be written ({', '.join(sorted(set(_reasons.values())))}); what kvdesk keeps "
+        f"is in {there} meanwhile, which the system may clean up. {FOLDER_ADVICE}"
+    )
 
 
 def _private(folder: Path) -> Path:
@@ -62,17 +110,17 @@ def log_dir() -> Path:
 
 def models_dir() -> Path:
     """Models that kvdesk downloaded, as owner/repository/file; made when absent."""
-    return _private(data_dir() / "models")
+    return _usable(data_dir() / "models")
 
 
 def sessions_dir() -> Path:
     """Memory logs of sessions, one file each; made when absent."""
-    return _private(data_dir() / "sessions")
+    return _usable(data_dir() / "sessions")
 
 
 def snapshots_dir() -> Path:
     """KV caches of conversations; made when absent."""
-    return _private(data_dir() / "snapshots")
+    return _usable(data_dir() / "snapshots")
 
 
 def rescue_dirs() -> tuple[Path, ...]:

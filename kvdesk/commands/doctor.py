@@ -98,6 +98,9 @@ def _findings(answer: Started | str, *, fails_here: bool) -> list[Finding]:
         "logs": paths.log_dir(),
     }
     found = [storage.check_folder(subject, folder) for subject, folder in folders.items()]
+    if sentence := paths.problem():
+        said = sentence.removesuffix(paths.FOLDER_ADVICE).rstrip(" .")
+        found.append(problem("folders", said, paths.FOLDER_ADVICE.rstrip(".")))
     found += [storage.check_disk("disk", paths.data_dir())]
     found += [desktop.check_display(), desktop.check_libraries(), desktop.check_fonts()]
     if isinstance(answer, str):

@@ -240,6 +240,8 @@ class App(QObject):
         else:
             self.window.model_bar.show_recent(recent)
         self.keeper.say_rescued()
+        if problem := paths.problem():
+            self.notices.say(problem, "warning")
         if self._opening.problem:
             self.notices.say(self._opening.problem, "warning")
         self.logs.look_for_unclean()
