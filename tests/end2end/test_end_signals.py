@@ -13,8 +13,10 @@ import psutil
 import pytest
 
 from kvdesk import paths
+from kvdesk.backend import preferences
 from kvdesk.backend.conversations.store import FILE_NAME, ConversationStore
 from kvdesk.backend.session_log.reader import open_session, session_files
+from tests.end2end.conftest import StartApp
 from tests.tiny_models import write_tiny
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -62,3 +64,25 @@ def test_the_window_ends_in_order(number: signal.Signals, home: Path, tmp_path: 
     store = ConversationStore(paths.data_dir() / FILE_NAME)
     assert [row.draft for row in store.conversations()] == ["a word that was never sent"]
     store.close()
+
+
+def test_a_window_that_was_killed_comes_back_with_its_conversation_and_draft(
+    start_app: StartApp, home: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "KVDESK_HOME": str(home), "QT_QPA_PLATFORM": "offscreen"}
+    model = write_tiny("llama", tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", TYPING, str(model)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        until = time.monotonic() + 30
+        state = paths.config_dir() / preferences.WINDOW_FILE_NAME
+        while not preferences.load_window_state(state).conversation_id and time.monotonic() < until:
+            time.sleep(0.1)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    psutil.wait_procs(children, timeout=30)
+    person = start_app(model)
+    person.wait_until(lambda: person.window.composer.draft() == "a word that was never sent")

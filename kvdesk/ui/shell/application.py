@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QUrl
+from PySide6.QtCore import QObject, QTimer, QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QApplication, QMessageBox
 
@@ -29,6 +30,7 @@ from kvdesk.backend.session_log.recorder import Recorder
 from kvdesk.backend.session_log.recording import Recording
 from kvdesk.backend.system.machine import Machine
 from kvdesk.backend.system.monitor import Monitor
+from kvdesk.errors import StoreError
 from kvdesk.ui.chat.code_questions import code_questions
 from kvdesk.ui.controllers.bridge import Bridge
 from kvdesk.ui.controllers.chat import ChatController
@@ -53,6 +55,8 @@ from kvdesk.ui.widgets.plain_text import message_box
 
 DELETED_KEPT_S = 86400.0
 """How long a deleted conversation can still be brought back."""
+STATE_DELAY_MS = 200
+"""After a change of the open conversation, before that is written: clicking through the list writes once."""
 
 
 class App(QObject):
@@ -62,6 +66,7 @@ class App(QObject):
         super().__init__()
         self._application = application
         self._preferences_path = paths.config_dir() / preferences.FILE_NAME
+        self._state_path = paths.config_dir() / preferences.WINDOW_FILE_NAME
         self.window = opening.window
         self.theme = opening.theme
         self.preferences = opening.preferences
@@ -192,6 +197,10 @@ class App(QObject):
         self.opened.shown.connect(
             lambda: window.memory_dock.show_replies(0)
         )  # its cells are read with its next message
+        self._state_timer = QTimer(self, singleShot=True, interval=STATE_DELAY_MS)
+        self._state_timer.timeout.connect(self._keep_window_state)
+        self.opened.shown.connect(self._state_timer.start)
+        self.opened.kept.connect(lambda _: self._state_timer.start())
         self.chat_settings.sampling_chosen.connect(self.model_memory.remember_sampling)
         self.model_memory.default_sampling_changed.connect(window.sampling_panel.set_defaults)
         window.sampling_panel.set_defaults(self.preferences.sampling)
@@ -320,6 +329,11 @@ class App(QObject):
         self.preferences = chosen = dataclasses.replace(self.preferences, **changes)  # type: ignore[arg-type]
         self.bridge.in_background(lambda: preferences.save_values(chosen, self._preferences_path), self._on_saved)
 
+    def _keep_window_state(self) -> None:
+        """Which conversation is open is kept as it changes: a window that is killed comes back with it, draft and all."""
+        state = self.window.window_state(self.opened.kept_id)
+        self.bridge.in_background(lambda: preferences.save_values(state, self._state_path), self._on_saved)
+
     def _on_saved(self, result: object) -> None:
         if isinstance(result, Exception):
             self.notices.say(str(result), "error")
@@ -342,8 +356,8 @@ class App(QObject):
             return
         self._is_closed = True
         self.chat.keep_all()
+        self._state_timer.stop()
         state = self.window.window_state(self.opened.kept_id)
-        preferences.save_values(state, paths.config_dir() / preferences.WINDOW_FILE_NAME)
         self.window.hide()
         self.profiles.close()
         self.library.close()
@@ -353,6 +367,10 @@ class App(QObject):
         self.planner.stop()
         self.monitor.stop()
         self.bridge.close()
+        try:  # after what was under way has been written
+            preferences.save_values(state, self._state_path)
+        except StoreError as error:  # the disk is full: no reason to stay open
+            logging.getLogger(__name__).warning("%s", error)
         self.store.close()
         self.recorder.close(f"closed by {ended_by}")
         self._collector.close()
