@@ -85,7 +85,7 @@ class SamplingSettings(Values):
         ),
     )
     max_tokens: int = field(
-        default=0,
+        default=1024,
         metadata=described(
             "Max Tokens", "Longest reply; 0 is no limit.", unit="tokens", minimum=0, minimum_means="no limit", step=64
         ),
