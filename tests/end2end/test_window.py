@@ -15,6 +15,7 @@ from PySide6.QtTest import QTest
 
 from kvdesk.backend.engine.engine_event import EngineState
 from kvdesk.backend.gguf.model_file import read_model_file
+from kvdesk.backend.protocol import messages as m
 from kvdesk.backend.sampling import SamplingSettings
 from kvdesk.backend.session.state import Choice
 from kvdesk.backend.session_log import reader
@@ -151,11 +152,16 @@ def test_models_with_and_without_a_window_can_follow_each_other(
 
 def test_of_two_models_opened_the_last_stays(start_app: StartApp, tiny: Path, slow: Path) -> None:
     person = start_app(tiny)
+    loaded: list[str] = []  # a tiny model is there again before anybody looks
+    person.app.session.add_listener(
+        lambda change: loaded.append(change.event.model.path) if isinstance(change.event, m.Loaded) else None
+    )
     person.app.models.open(slow)
     person.app.models.open(tiny)
     person.app.models._on_header_read(slow, read_model_file(slow))  # its disk was slow
-    person.wait_until(lambda: person.app.session.state.context is None or not person.can_send)
+    person.wait_until(lambda: loaded)
     person.wait_until_ready()
+    assert loaded == [str(tiny)]
     assert person.app.session.state.file.path == tiny
 
 
