@@ -234,6 +234,29 @@ def test_the_log_alone_is_nearly_as_good(folder: Path) -> None:
             assert abs(logged.bytes_of(kind) - whole.bytes_of(kind)) < 32 * 1024, (architecture, kind)
 
 
+def test_weights_that_the_dry_run_pins_for_a_gpu_are_pages_of_the_file_in_a_mapped_load() -> None:
+    """No machine of the tests has a GPU with host buffers of its own; tools/gpu_check.py sees the whole of it on one."""
+    from kvdesk.backend.llama import library
+    from kvdesk.backend.llama.sizing.memory_breakdown import Share, mapped_weights_in_ram
+
+    plain = library.cpu_buffer_type()
+    on_card = Share(1, "CUDA0", "CUDA0", False, 500, 60, 7)
+    pinned = Share(2, "CUDA_Host", "CPU", False, 300, 0, 9, pinned=True)
+    in_ram = Share(plain, "CPU", "CPU", True, 40, 0, 0)
+    compute_stays = dataclasses.replace(pinned, model_bytes=0)
+    assert mapped_weights_in_ram([on_card, pinned, in_ram]) == [
+        on_card,
+        compute_stays,
+        dataclasses.replace(in_ram, model_bytes=340),
+    ]
+    assert mapped_weights_in_ram([on_card, in_ram]) == [on_card, in_ram]
+    assert mapped_weights_in_ram([on_card, pinned]) == [
+        on_card,
+        compute_stays,
+        dataclasses.replace(in_ram, model_bytes=300),
+    ]
+
+
 def test_what_is_too_large_to_ask_for_is_extended_from_what_is_not(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

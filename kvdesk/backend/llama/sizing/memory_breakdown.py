@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kvdesk.backend.llama import library, shim
@@ -41,6 +41,7 @@ _buft_name = _function("ggml_backend_buft_name", ctypes.c_char_p, _pointer)
 _buft_device = _function("ggml_backend_buft_get_device", _pointer, _pointer)
 _buft_is_host = _function("ggml_backend_buft_is_host", ctypes.c_bool, _pointer)
 _dev_buft = _function("ggml_backend_dev_buffer_type", _pointer, _pointer)
+_dev_host_buft = _function("ggml_backend_dev_host_buffer_type", _pointer, _pointer)
 _dev_by_type = _function("ggml_backend_dev_by_type", _pointer, ctypes.c_int)
 _buffer_type = _function("ggml_backend_buffer_get_type", _pointer, _pointer)
 _tensor_name = _function("ggml_get_name", ctypes.c_char_p, _pointer)
@@ -51,7 +52,8 @@ class Share:
     """What one buffer type holds: bytes of weights, of context (KV and recurrent state together) and of compute.
 
     ``device`` is the memory domain; host buffers of a GPU ("CUDA_Host") lie in "CPU", that is RAM. ``can_map`` is
-    true where a mapped load puts pages of the file instead of copies (llama-model.cpp, load_tensors).
+    true where a mapped load puts pages of the file instead of copies (llama-model.cpp, load_tensors), ``pinned`` for such a
+    host buffer: RAM that the GPU's driver keeps in place.
     """
 
     buffer_type: int
@@ -61,6 +63,7 @@ class Share:
     model_bytes: int
     context_bytes: int
     compute_bytes: int
+    pinned: bool = False
 
 
 def read(context: int) -> tuple[Share, ...] | None:
@@ -100,7 +103,22 @@ def _share(buffer_type: int, model: int, context: int, compute: int) -> Share:
     can_map = library.device_props(owner).caps.buffer_from_host_ptr and buffer_type == _dev_buft(owner)
     name = _buft_name(buffer_type).decode("utf-8", "replace")
     domain = "CPU" if in_ram or library.device_kind(owner) in ("cpu", "accel") else library.device_name(owner)
-    return Share(buffer_type, name, domain, bool(can_map), model, context, compute)
+    pinned = bool(device) and buffer_type == _dev_host_buft(device)
+    return Share(buffer_type, name, domain, bool(can_map), model, context, compute, pinned)
+
+
+def mapped_weights_in_ram(shares: Sequence[Share]) -> list[Share]:
+    """``shares`` as a load that maps the file has them: weights that the dry run, which maps nothing, has in a GPU's host
+    buffers are pages of the file in the CPU's buffer type (llama-model-loader.cpp: "avoid using a host buffer when using
+    mmap")."""
+    moved = sum(share.model_bytes for share in shares if share.pinned)
+    if not moved:
+        return list(shares)
+    plain = library.cpu_buffer_type()
+    rest = [replace(share, model_bytes=0) if share.pinned else share for share in shares]
+    if all(share.buffer_type != plain for share in rest):
+        rest.append(_share(plain, 0, 0, 0))
+    return [replace(s, model_bytes=s.model_bytes + moved) if s.buffer_type == plain else s for s in rest]
 
 
 def tensor_buffer_types(model: int) -> list[tuple[str, int]] | None:

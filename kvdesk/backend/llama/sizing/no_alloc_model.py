@@ -12,7 +12,7 @@ import functools
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,11 @@ class PlannedModel:
         return [dataclasses.replace(s, compute_bytes=max(s.compute_bytes, compute.get(s.name, 0))) for s in shares]
 
     def _buffers(self, shares: Sequence[memory_breakdown.Share], recurrent: dict[str, int]) -> list[Buffer]:
-        mapped = self._mapped_bytes(shares) if self.settings.use_mmap else {}
+        mapped: dict[int, tuple[int, int]] = {}
+        if self.settings.use_mmap:
+            pinned = {share.buffer_type for share in shares if share.pinned}
+            shares = memory_breakdown.mapped_weights_in_ram(shares)
+            mapped = self._mapped_bytes(shares, pinned)
         found: list[Buffer] = []
         for share in shares:
             if share.buffer_type in mapped:
@@ -230,9 +234,12 @@ class PlannedModel:
             ]
         return [buffer for buffer in found if buffer.size_bytes]
 
-    def _mapped_bytes(self, shares: Sequence[memory_breakdown.Share]) -> dict[int, tuple[int, int]]:
+    def _mapped_bytes(
+        self, shares: Sequence[memory_breakdown.Share], pinned: Collection[int]
+    ) -> dict[int, tuple[int, int]]:
         """Buffer type -> bytes of the pages that its tensors lie in, and of the buffer that a mapped load makes: from the
-        first to the last of its tensors in each part, whatever lies between (llama-model-loader.cpp, get_mapping_range)."""
+        first to the last of its tensors in each part, whatever lies between (llama-model-loader.cpp, get_mapping_range).
+        What is in ``pinned`` buffer types here is in the CPU's there."""
         if self._mapped is None:
             placed = memory_breakdown.tensor_buffer_types(self.ptr)
             can_map = {share.buffer_type for share in shares if share.can_map and share.model_bytes}
@@ -240,7 +247,8 @@ class PlannedModel:
                 return {s.buffer_type: (s.model_bytes, s.model_bytes) for s in shares if s.buffer_type in can_map}
             spans: dict[tuple[int, int, bool], list[Range]] = defaultdict(list)
             places: dict[tuple[int, int], list[Range]] = defaultdict(list)
-            for name, buffer_type in placed:
+            for name, in_dry_run in placed:
+                buffer_type = library.cpu_buffer_type() if in_dry_run in pinned else in_dry_run
                 tensor = self._tensors.get(name)
                 if tensor and buffer_type in can_map:
                     lazy = name == LAZY_TENSOR and tensor.size_bytes > LAZY_LEAST_BYTES
