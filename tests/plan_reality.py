@@ -68,7 +68,7 @@ class RealLoads:
             self._process = subprocess.Popen(
                 [sys.executable, os.fspath(REPOSITORY / "tests" / "real_load.py")],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY), "GGML_NO_BACKTRACE": "1"},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([os.fspath(REPOSITORY), *sys.path]), "GGML_NO_BACKTRACE": "1"},
             )  # fmt: skip
         return self._process
 
