@@ -172,11 +172,10 @@ def check_readings(desk: Desk, path: Path, base: ModelSettings) -> bool:
 def check_growth(desk: Desk, path: Path, base: ModelSettings) -> bool:
     """A context that grows with the chat says the same as one that is whole from the start, and how long each step took."""
     sampling = SamplingSettings(temperature=0.0, max_tokens=3000)
-    question = "Count from one to a thousand, in words."
     desk.load(path, ContextSettings(n_ctx=8192, allocation="reserve"), base)
-    whole, _ = desk.answer(question, sampling=sampling)
+    whole, _ = desk.answer(STORY, sampling=sampling)
     desk.load(path, ContextSettings(n_ctx=8192, allocation="grow", initial_ctx=256), base)
-    grown, stats = desk.answer(question, sampling=sampling)
+    grown, stats = desk.answer(STORY, sampling=sampling)
     steps = [event.step for event in desk.of(m.Grown)]
     took = ", ".join(f"{s.from_cells} to {s.to_cells} in {s.ms:.0f} ms" for s in steps)
     row(
