@@ -239,6 +239,7 @@ def test_weights_that_the_dry_run_pins_for_a_gpu_are_pages_of_the_file_in_a_mapp
     from kvdesk.backend.llama import library
     from kvdesk.backend.llama.sizing.memory_breakdown import Share, mapped_weights_in_ram
 
+    library.start()
     plain = library.cpu_buffer_type()
     on_card = Share(1, "CUDA0", "CUDA0", False, 500, 60, 7)
     pinned = Share(2, "CUDA_Host", "CPU", False, 300, 0, 9, pinned=True)

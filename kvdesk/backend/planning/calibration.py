@@ -19,7 +19,7 @@ from kvdesk.backend.gguf.header import ArraySummary
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.device_plan import RAM, Overhead, domain_name
 from kvdesk.backend.planning.plan import MemoryPlan
-from kvdesk.backend.protocol.facts import Buffer, BufferKind
+from kvdesk.backend.protocol.facts import Buffer, BufferKind, Device
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.sizes import MIB
 
@@ -38,6 +38,13 @@ TENSOR_BYTES = 9 * 1024
 """Tensor metadata, worst-case graphs and schedules, per weight tensor (measured with 80 layers against 2)."""
 CELL_BYTES = 52
 """Bookkeeping of a KV cell (llama-kv-cells.h): position, shift, 2D position, one bit for each of 256 sequences."""
+CUDA_CONTEXT_BYTES = 620 * MIB
+"""What CUDA takes of a card beside llama.cpp's buffers: context, kernels, cuBLAS (H100, driver 580: 588 MiB after the load,
+618 after a reply; smaller cards take less). Without it the longest context that "fits" did not."""
+CUDA_RAM_BYTES = 390 * MIB
+"""What CUDA's libraries take of RAM (the same H100: 225 MiB of their own, 163 MiB of pages of the libraries)."""
+CUDA = "CUDA"
+"""What ggml's names of CUDA devices begin with."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +141,18 @@ class Calibration:
         return dict(self._constants)
 
     def overheads(self, model: ModelFile, footprint: Footprint) -> dict[str, Overhead]:
-        """What each domain of ``footprint`` holds beside llama.cpp's buffers. A device never loaded on is unknown."""
+        """What each domain of ``footprint`` holds beside llama.cpp's buffers. A GPU never loaded on takes what CUDA usually
+        takes; of other backends nothing is known."""
         cells = _cell_bytes(footprint)
-        learned = self._constants.get(_ram_key(model))
-        base = typical_bytes(model) if learned is None else learned
+        learned = self._constants.get(_ram_key(model, footprint.devices))
+        usual = typical_bytes(model) + (CUDA_RAM_BYTES if any(map(_is_cuda, footprint.devices)) else 0)
+        base = usual if learned is None else learned
         found = {RAM: Overhead(base + cells, learned is not None)}
         for device in footprint.devices:
             if device.kind in ("gpu", "igpu"):
                 constant = self._constants.get(_device_key(device.name, device.description))
-                found[device.name] = Overhead(constant, constant is not None)
+                context = CUDA_CONTEXT_BYTES if _is_cuda(device) else None
+                found[device.name] = Overhead(context if constant is None else constant, constant is not None)
             elif device.kind == "rpc":
                 found[device.name] = Overhead(0)  # the worker's own process is not the model's
         return found
@@ -155,7 +165,9 @@ class Calibration:
             if row is None or row.actual_bytes is None or row.actual_bytes < 0:
                 continue
             if device.name == RAM and plan.footprint:
-                self._constants[_ram_key(model)] = max(0, row.actual_bytes - _cell_bytes(plan.footprint))
+                self._constants[_ram_key(model, plan.footprint.devices)] = max(
+                    0, row.actual_bytes - _cell_bytes(plan.footprint)
+                )
             elif device.kind in ("gpu", "igpu"):
                 self._constants[_device_key(device.name, device.description)] = row.actual_bytes
         self._save()
@@ -196,8 +208,14 @@ def _cell_bytes(footprint: Footprint) -> int:
     return CELL_BYTES * streams * sum(cache.cells for cache in footprint.caches)
 
 
-def _ram_key(model: ModelFile) -> str:
-    return f"{RAM} {model_key(model)}"
+def _ram_key(model: ModelFile, devices: Sequence[Device]) -> str:
+    """A card's driver takes RAM, too: what was learned without it says nothing of a load with it."""
+    cards = [f"with {_device_key(d.name, d.description)}" for d in devices if d.kind in ("gpu", "igpu")]
+    return " ".join((RAM, model_key(model), *cards))
+
+
+def _is_cuda(device: Device) -> bool:
+    return device.kind == "gpu" and device.name.startswith(CUDA)
 
 
 def _device_key(name: str, description: str) -> str:

@@ -311,8 +311,7 @@ def _is_split(footprint: Footprint) -> bool:
 
 def _unknown_overheads(rows: Sequence[DevicePlan]) -> tuple[str, ...]:
     return tuple(
-        f"What {row.name} holds beside llama.cpp's buffers is unknown until the first load there"
-        " (a CUDA device's context: 250 to 600 MiB)."
+        f"What {row.name} holds beside llama.cpp's buffers is unknown until the first load there."
         for row in rows
         if row.overhead_bytes is None and row.kind in ("gpu", "igpu")
     )

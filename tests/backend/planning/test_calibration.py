@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from kvdesk.backend.gguf.header import ArraySummary
-from kvdesk.backend.planning.calibration import CELL_BYTES, Calibration, compare, typical_bytes
+from kvdesk.backend.planning.calibration import (
+    CELL_BYTES,
+    CUDA_CONTEXT_BYTES,
+    CUDA_RAM_BYTES,
+    Calibration,
+    compare,
+    typical_bytes,
+)
+from kvdesk.backend.planning.device_plan import Overhead
 from kvdesk.backend.planning.plan import MemoryPlan, make_plan
 from kvdesk.backend.protocol.footprint import Footprint
 from tests.plan_samples import GIB, MIB, footprint, model_file, settings
@@ -56,10 +64,13 @@ def test_what_was_learned_holds_for_other_lengths(path: Path) -> None:
     assert long - short == (32768 - 1024) * CELL_BYTES
 
 
-def test_a_cards_context_is_unknown_until_the_first_load_there(path: Path) -> None:
+def test_a_cards_context_is_what_cuda_usually_takes_until_the_first_load_there(path: Path) -> None:
+    """Found on an H100: with the context unknown, the longest context that "fits" could not be made."""
     calibration = Calibration(path)
     on_card = footprint(on_gpu=True)
-    assert calibration.overheads(model_file(), on_card)["CUDA0"].size_bytes is None
+    assert calibration.overheads(model_file(), on_card)["CUDA0"] == Overhead(CUDA_CONTEXT_BYTES)
+    vulkan = replace(on_card, devices=tuple(replace(d, name=d.name.replace("CUDA", "Vulkan")) for d in on_card.devices))
+    assert calibration.overheads(model_file(), vulkan)["Vulkan0"].size_bytes is None
     plan = make_plan(on_card, [], calibration.overheads(model_file(), on_card))
     held = {"RAM": None, "CUDA0": on_card.bytes_on("CUDA0") + 400 * MIB}
     calibration.learn(plan, model_file(), compare(plan, model_file(), on_card.buffers, held))
@@ -67,6 +78,17 @@ def test_a_cards_context_is_unknown_until_the_first_load_there(path: Path) -> No
     other_model = model_file(path=Path("other.gguf"))
     assert calibration.overheads(other_model, on_card)["CUDA0"].size_bytes == 400 * MIB
     assert calibration.overheads(other_model, on_card)["RAM"].learned is False
+
+
+def test_a_cards_driver_takes_ram_and_what_was_learned_without_it_is_not_said_of_a_load_with_it(path: Path) -> None:
+    calibration = Calibration(path)
+    in_ram, on_card = footprint(), footprint(on_gpu=True)
+    usual = [calibration.overheads(model_file(), sized)["RAM"].size_bytes or 0 for sized in (in_ram, on_card)]
+    assert usual[1] - usual[0] == CUDA_RAM_BYTES
+    plan = planned(calibration, in_ram)
+    calibration.learn(plan, model_file(), compare(plan, model_file(), in_ram.buffers, {"RAM": 2 * GIB}))
+    assert calibration.overheads(model_file(), in_ram)["RAM"].learned is True
+    assert calibration.overheads(model_file(), on_card)["RAM"] == Overhead(usual[1])
 
 
 def test_components_are_compared_one_by_one(path: Path) -> None:
