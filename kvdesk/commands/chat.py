@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kvdesk.commands.flags import add_flags, given
 from kvdesk.commands.template import template_choice
-from kvdesk.errors import EngineError, KvdeskError, SettingsError
+from kvdesk.errors import EngineDied, EngineError, KvdeskError, SettingsError
 from kvdesk.sizes import GIB
 from kvdesk.terminal import say, say_beside, say_json
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kvdesk.backend.protocol.messages import Loaded, TextGenerated
     from kvdesk.backend.sampling import SamplingSettings
     from kvdesk.backend.session.session_event import Change
-    from kvdesk.backend.session.state import Choice
+    from kvdesk.backend.session.state import Choice, SessionState
     from kvdesk.backend.settings import EngineSettings
     from kvdesk.backend.system.samples import Sample
 
@@ -204,7 +204,7 @@ class _TerminalChat:
     def _load(self) -> Loaded:
         from kvdesk.backend.gguf.model_file import read_model_file
         from kvdesk.backend.protocol import messages as m
-        from kvdesk.backend.session.state import Choice
+        from kvdesk.backend.session.state import Choice, SessionState
         from kvdesk.backend.session_log.recording import Row
         from kvdesk.backend.system.rpc_probe import check_worker
 
@@ -298,7 +298,7 @@ class _TerminalChat:
             case m.Failed() as event:
                 raise (SettingsError if event.kind == SettingsError.__name__ else EngineError)(event.sentence)
             case Died() as event:
-                raise event.error
+                raise _with_way_out(event.error, change.now)
             case _:
                 self._warn(change)
 
@@ -348,3 +348,10 @@ class _TerminalChat:
                 ],
             },
         }
+
+
+def _with_way_out(error: EngineDied, state: SessionState) -> EngineError:
+    """The crash, and what to try where a graphics card was in use."""
+    if not state.may_be_a_gpus_fault:
+        return error
+    return EngineError(f"{error} Without the GPU (`--gpu-layers 0`) it may go on.")

@@ -124,14 +124,18 @@ class Session:
                 self.planner.predict(choice.file.path, choice.settings)
             self.engine.load(choice.file.path, choice.settings, choice.template)
 
-    def reload(self, n_ctx: int | None = None, file: ModelFile | None = None) -> None:
-        """Load again what was loaded, perhaps with another context length; ``file`` is its header as it is now."""
+    def reload(self, n_ctx: int | None = None, file: ModelFile | None = None, *, without_gpu: bool = False) -> None:
+        """Load again what was loaded, perhaps with another context length or without any graphics card; ``file`` is its
+        header as it is now."""
         choice = self._state.target
         if choice.file:
             choice = replace(choice, file=file or choice.file)
             if n_ctx:
                 context = replace(choice.settings.context, n_ctx=n_ctx)
                 choice = replace(choice, settings=replace(choice.settings, context=context))
+            if without_gpu:
+                model = replace(choice.settings.model, n_gpu_layers=0)
+                choice = replace(choice, settings=replace(choice.settings, model=model))
             self.load(choice)
 
     def eject(self) -> None:

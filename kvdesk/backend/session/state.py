@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kvdesk.backend.engine.crash_report import is_computing_fault
 from kvdesk.backend.engine.engine_event import BUSY, Died, EngineState
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning import plan_event as p
@@ -115,6 +116,12 @@ class SessionState:
     def settings(self) -> EngineSettings:
         """What it is loaded, or being loaded, with."""
         return self.target.settings
+
+    @property
+    def may_be_a_gpus_fault(self) -> bool:
+        """Whether the engine crashed, not for lack of memory, with a graphics card in use: a driver may have done it."""
+        used = self.settings.model.n_gpu_layers != 0 and any(d.kind in ("gpu", "igpu") for d in self.devices)
+        return used and self.failure is not None and is_computing_fault(self.failure.error)
 
     @property
     def is_loading(self) -> bool:

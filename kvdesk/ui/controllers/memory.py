@@ -73,7 +73,7 @@ class MemoryController(QObject):
         if isinstance(change.event, m.LoadProgress):
             self._dock.show_loading()
         if isinstance(change.event, Died):
-            self._show_crash(change.event, before.context)
+            self._show_crash(change.event, before.context, without_gpu=now.may_be_a_gpus_fault)
         elif before.failure and not now.failure:
             self._crash_card.hide()
         if now.engine is not before.engine:
@@ -88,8 +88,9 @@ class MemoryController(QObject):
             self._dock.show_context(now)
         self._composer.show_context(now.kv.cells_used if now else None, now.n_ctx_limit if now else None)
 
-    def _show_crash(self, died: Died, context: ContextFacts | None) -> None:
+    def _show_crash(self, died: Died, context: ContextFacts | None, *, without_gpu: bool) -> None:
         marks = [mark for mark in self._marks if mark.kind != "crash"]
         self._crash_card.show_crash(
             str(died.error), time.time(), self._recent, context.buffers if context else (), events=marks
         )
+        self._crash_card.offer_without_gpu(offered=without_gpu)

@@ -92,13 +92,22 @@ class ModelController(QObject):
         """Load again what was loaded, as the file is now, perhaps with another context length."""
         file = self._session.state.target.file
         if file:
-            self._bridge.in_background(lambda: _read_again(file), lambda read: self._on_read_again(file, read, n_ctx))
+            self._after_reading_again(file, lambda read: self._session.reload(n_ctx, read))
 
-    def _on_read_again(self, file: ModelFile, read: ModelFile | Exception, n_ctx: int | None) -> None:
-        if isinstance(read, Exception):
-            self.noticed.emit(str(read), "error")
-        elif file is self._session.state.target.file:
-            self._session.reload(n_ctx, read)
+    def reload_without_gpu(self) -> None:
+        """Load again what crashed, with no layer on a graphics card; the settings say so, and undo it."""
+        file = self._session.state.target.file
+        if file:
+            self._after_reading_again(file, lambda read: self._session.reload(file=read, without_gpu=True))
+
+    def _after_reading_again(self, file: ModelFile, then: Callable[[ModelFile], None]) -> None:
+        def on_read(read: ModelFile | Exception) -> None:
+            if isinstance(read, Exception):
+                self.noticed.emit(str(read), "error")
+            elif file is self._session.state.target.file:
+                then(read)
+
+        self._bridge.in_background(lambda: _read_again(file), on_read)
 
     def _on_load_priced(self, asked: AskedLoad) -> None:
         """The price of what waits to be loaded is known, or cannot be: then the engine will say why."""

@@ -29,6 +29,8 @@ class CrashCard(QFrame):
     """Load again with the same settings."""
     reload_smaller_requested = Signal(int)
     """Load again with this Context Length."""
+    reload_without_gpu_requested = Signal()
+    """Load again with no layer on a graphics card."""
     copy_report_requested = Signal()
     show_log_requested = Signal()
     dismissed = Signal()
@@ -62,6 +64,12 @@ class CrashCard(QFrame):
         self._smaller.clicked.connect(lambda: self.reload_smaller_requested.emit(self._n_ctx))
         self._reload = self._button(self.tr("Reload"), self.tr("Load the same model with the same settings"))
         self._reload.clicked.connect(self.reload_requested)
+        self._without_gpu = self._button(
+            self.tr("Go on without the GPU"),
+            self.tr("Load the same model in RAM alone. GPU Offload in the settings turns the GPU on again."),
+        )
+        self._without_gpu.hide()
+        self._without_gpu.clicked.connect(self.reload_without_gpu_requested)
         self._report = self._button(
             self.tr("Copy report"), self.tr("Versions, settings, machine and the last minute, for a bug tracker")
         )
@@ -77,7 +85,7 @@ class CrashCard(QFrame):
         self._layout.addLayout(top)
         for widget in (self._sentence, self._kept, self._chart_words):
             self._layout.addWidget(widget)
-        self._add_buttons((self._smaller, self._reload))
+        self._add_buttons((self._smaller, self._reload, self._without_gpu))
         self._add_buttons((self._report, self._log), last=self._dismiss)
         self.hide()
 
@@ -95,6 +103,7 @@ class CrashCard(QFrame):
         self._when.setText(format_clock(time_s))
         self._show_chart(last_minute, buffers, domain, (*events, ChartEvent(time_s, "crash", sentence)))
         self.show_smaller(None)
+        self.offer_without_gpu(offered=False)
         self.set_busy(False)
         self.show()
 
@@ -111,9 +120,13 @@ class CrashCard(QFrame):
         words = self.tr("Reload with context {0}").format(format_tokens(n_ctx))
         self._smaller.setText(f"{words} ({', '.join(notes)})" if notes else words)
 
+    def offer_without_gpu(self, *, offered: bool) -> None:
+        """Offer to go on without the graphics card, where its driver may have been the cause."""
+        self._without_gpu.setVisible(offered)
+
     def set_busy(self, busy: bool) -> None:
         """A reload is under way: no second one."""
-        for button in (self._smaller, self._reload):
+        for button in (self._smaller, self._reload, self._without_gpu):
             button.setEnabled(not busy)
 
     def set_theme(self, theme: Theme) -> None:

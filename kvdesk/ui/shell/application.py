@@ -208,6 +208,7 @@ class App(QObject):
         window.settings_panel.show_margin(self.preferences.margin_bytes)
         window.crash_card.reload_requested.connect(self.models.reload)
         window.crash_card.reload_smaller_requested.connect(self.models.reload)
+        window.crash_card.reload_without_gpu_requested.connect(self.models.reload_without_gpu)
         window.crash_card.copy_report_requested.connect(self.logs.copy_report)
         window.crash_card.show_log_requested.connect(self._on_show_log_requested)
         window.crash_card.dismissed.connect(window.crash_card.hide)

@@ -11,7 +11,7 @@ from kvdesk.backend.engine.engine_event import Died, EngineState, FellBack, Stat
 from kvdesk.backend.gguf.model_file import ModelFile, read_model_file
 from kvdesk.backend.planning import plan_event as p
 from kvdesk.backend.protocol import messages as m
-from kvdesk.backend.protocol.facts import ContextFacts, GrowStep, KvState, ModelFacts
+from kvdesk.backend.protocol.facts import ContextFacts, Device, GrowStep, KvState, ModelFacts
 from kvdesk.backend.session.reduce import reduce
 from kvdesk.backend.session.session_event import (
     AskEnded,
@@ -136,6 +136,31 @@ def test_a_death_names_what_can_be_loaded_again(file: ModelFile, other: ModelFil
     assert state.context is None
     assert not state.can_answer
     assert after(state, LoadBegun(state.target), loaded(state.target)).failure is None
+
+
+CARD = Device("CUDA0", "NVIDIA H100", "gpu", 8 * 2**30, 8 * 2**30)
+CRASHED = EngineDied("It crashed.", exit_code=-11, signal_name="SIGSEGV")
+
+
+@pytest.mark.parametrize(
+    ("error", "devices", "n_gpu_layers", "may_be"),
+    [
+        (CRASHED, (CARD,), -1, True),
+        (CRASHED, (CARD,), 0, False),
+        (CRASHED, (), -1, False),
+        (EngineDied("No memory.", exit_code=-6, signal_name="SIGABRT", is_out_of_memory=True), (CARD,), -1, False),
+        (EngineDied("Killed.", exit_code=-9, signal_name="SIGKILL"), (CARD,), -1, False),
+    ],
+)
+def test_a_crash_with_a_card_in_use_may_be_the_cards_fault(
+    file: ModelFile, error: EngineDied, devices: tuple[Device, ...], n_gpu_layers: int, may_be: bool
+) -> None:
+    """Seen on an H100: a backend that crashed at every load, and no way to go on but to know the setting."""
+    settings = EngineSettings(ModelSettings(n_gpu_layers=n_gpu_layers))
+    begun = after(SessionState(devices=devices), LoadBegun(Choice(file, settings)))
+    assert not begun.may_be_a_gpus_fault
+    died = reduce(begun, Died(error, EngineState.LOADING, 0, Path("engine.log")))
+    assert died.may_be_a_gpus_fault is may_be
 
 
 def test_a_fall_back_changes_what_is_being_loaded(file: ModelFile) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PySide6.QtWidgets import QPushButton
 
 from kvdesk.backend.engine.engine_event import Died, EngineState
 from kvdesk.backend.gguf.model_file import ModelFile
 from kvdesk.backend.planning.headroom_watch import RoomChanged
+from kvdesk.backend.protocol import messages as m
+from kvdesk.backend.protocol.facts import Device
 from kvdesk.backend.session_log.recording import Row
 from kvdesk.errors import EngineDied
 from kvdesk.ui.chat.composer import Composer
@@ -40,6 +43,18 @@ def test_a_death_brings_the_card_and_the_next_load_takes_it_away(shown: SimpleNa
     assert "It was killed." in shown.card.sentence
     shown.desk.load(tiny)
     assert shown.card.isHidden()
+
+
+def test_the_way_out_without_the_gpu_is_offered_where_the_gpu_may_have_done_it(
+    shown: SimpleNamespace, tiny: ModelFile
+) -> None:
+    crashed = EngineDied("It crashed.", exit_code=-11, signal_name="SIGSEGV")
+    for devices, offered in (((), False), ((Device("Vulkan0", "A card", "gpu", None, None),), True)):
+        shown.desk.take(m.Started(4242, devices, "", has_rpc=True))
+        shown.desk.load(tiny)
+        shown.desk.take(Died(crashed, EngineState.GENERATING, 0, Path("engine.log")))
+        buttons = [b for b in shown.card.findChildren(QPushButton) if "without the GPU" in b.text()]
+        assert [not button.isHidden() for button in buttons] == [offered]
 
 
 def test_no_more_than_a_minute_is_kept_for_the_card(shown: SimpleNamespace) -> None:

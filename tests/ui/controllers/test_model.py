@@ -117,6 +117,16 @@ def test_settings_are_applied_by_a_new_context_or_a_new_load(shown: Shown, tiny:
     assert shown.loads[-1] == ("load", tiny.path, mapped, OWN_TEMPLATE)
 
 
+def test_what_crashed_is_loaded_again_without_the_gpu(shown: Shown, tiny: ModelFile) -> None:
+    shown.desk.load(tiny)
+    shown.models.reload_without_gpu()
+    shown.qtbot.waitUntil(lambda: len(shown.loads) == 2)
+    assert shown.loads[-1][2] == replace(SETTINGS, model=replace(SETTINGS.model, n_gpu_layers=0))
+    shown.models.reload(256)
+    shown.qtbot.waitUntil(lambda: len(shown.loads) == 3)
+    assert shown.desk.session.state.settings.model.n_gpu_layers == 0
+
+
 def test_a_busy_engine_takes_no_settings_and_says_so(shown: Shown, tiny: ModelFile) -> None:
     shown.desk.load(tiny)
     shown.desk.take(StateChanged(EngineState.READY, EngineState.GENERATING, 4242))

@@ -140,6 +140,7 @@ def test_the_offer_that_fits_is_priced_and_comes_when_the_plan_does(crash, qtbot
     ("text", "signal"),
     [
         ("Reload", "reload_requested"),
+        ("Go on without the GPU", "reload_without_gpu_requested"),
         ("Copy report", "copy_report_requested"),
         ("Show log", "show_log_requested"),
         ("Dismiss", "dismissed"),
@@ -147,6 +148,7 @@ def test_the_offer_that_fits_is_priced_and_comes_when_the_plan_does(crash, qtbot
 )
 def test_every_button_says_what_is_wanted(crash, qtbot, text, signal):
     crash.show_crash(SENTENCE, pictures.START_S)
+    crash.offer_without_gpu(offered=True)
     with qtbot.waitSignal(getattr(crash, signal)):
         click(qtbot, crash, text)
     assert crash.isHidden() == (text == "Dismiss")
