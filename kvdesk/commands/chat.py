@@ -204,7 +204,7 @@ class _TerminalChat:
     def _load(self) -> Loaded:
         from kvdesk.backend.gguf.model_file import read_model_file
         from kvdesk.backend.protocol import messages as m
-        from kvdesk.backend.session.state import Choice, SessionState
+        from kvdesk.backend.session.state import Choice
         from kvdesk.backend.session_log.recording import Row
         from kvdesk.backend.system.rpc_probe import check_worker
 
