@@ -18,12 +18,13 @@ _LEVELS = ("", "amber", "red")
 @dataclass(frozen=True)
 class RoomChanged:
     """The alarm of ``domain`` is now ``level`` ("", "amber", "red") with ``room_bytes`` under its line for the predicted
-    total; ``worse`` when it rose."""
+    total; ``worse`` when it rose. ``is_slow``: over the line, but what must be held is not: weights are read again."""
 
     domain: str
     level: str
     worse: bool
     room_bytes: int
+    is_slow: bool = False
 
 
 class HeadroomWatch:
@@ -40,14 +41,21 @@ class HeadroomWatch:
             if line is None or not predicted:
                 self._levels.pop(domain.name, None)
                 continue
-            room = line - predicted
+            rooms = line - predicted, line - (sample.must_hold(domain.name) or predicted)
             before = self._levels.get(domain.name, "")
-            level = alarm(room, domain.capacity_bytes)
+            level = _level(*rooms, domain.capacity_bytes)
             if _LEVELS.index(level) < _LEVELS.index(before):
                 margin = short_room(domain.capacity_bytes) // HYSTERESIS_SHARE
-                level = alarm(room - margin, domain.capacity_bytes)
+                level = _level(rooms[0] - margin, rooms[1] - margin, domain.capacity_bytes)
                 level = min(level, before, key=_LEVELS.index)
             if level != before:
                 self._levels[domain.name] = level
-                changes.append(RoomChanged(domain.name, level, _LEVELS.index(level) > _LEVELS.index(before), room))
+                worse, is_slow = _LEVELS.index(level) > _LEVELS.index(before), rooms[0] < 0 <= rooms[1]
+                changes.append(RoomChanged(domain.name, level, worse, rooms[0], is_slow))
         return changes
+
+
+def _level(room_bytes: int, must_hold_room_bytes: int, capacity_bytes: int | None) -> str:
+    """As verdict.alarm: mapped weights beyond the line make it slow, which is amber; red is for what must be held."""
+    level = alarm(room_bytes, capacity_bytes)
+    return "amber" if level == "red" and alarm(must_hold_room_bytes, capacity_bytes) != "red" else level

@@ -92,8 +92,10 @@ class Recording:
         if now.tokens_per_second != before.tokens_per_second:
             monitor.set_speed(now.tokens_per_second)
         if now.predicted is not before.predicted:
-            plan = now.predicted
-            monitor.set_predicted([(device.name, device.total_bytes) for device in plan.devices] if plan else None)
+            rows = now.predicted.devices if now.predicted else ()
+            monitor.set_predicted(
+                [(row.name, row.total_bytes) for row in rows] or None, [(row.name, row.must_hold_bytes) for row in rows]
+            )
         if now.margin_bytes != before.margin_bytes:
             monitor.set_margin(now.margin_bytes)
 
@@ -181,7 +183,9 @@ def context_sentence(context: ContextFacts) -> str:
 def room_sentence(change: RoomChanged) -> str:
     """What an alarm about memory says."""
     size = format_bytes(abs(change.room_bytes))
-    if change.room_bytes < 0:
+    if change.is_slow:
+        words = f"At full context length {size} of the weights are read from disk again and again: slow."
+    elif change.room_bytes < 0:
         words = f"At full context length this chat goes {size} over the OOM line of {change.domain}."
     else:
         words = f"At full context length {size} are left under the OOM line of {change.domain}."

@@ -38,6 +38,7 @@ class Monitor:
         self._tokens_per_second: float | None = None
         self._state = ""
         self._predicted: tuple[tuple[str, int], ...] | None = None
+        self._must_hold: tuple[tuple[str, int], ...] = ()
         self._margin_bytes = AUTOMATIC_MARGIN
         self._latest: Sample | None = None
         self._reported: set[str] = set()
@@ -87,9 +88,13 @@ class Monitor:
         """The engine's state in the app's word for it."""
         self._state = state
 
-    def set_predicted(self, predicted_bytes: Sequence[tuple[str, int]] | None) -> None:
-        """(domain name, bytes at the full context length) pairs; None when nothing is predicted."""
+    def set_predicted(
+        self, predicted_bytes: Sequence[tuple[str, int]] | None, must_hold_bytes: Sequence[tuple[str, int]] = ()
+    ) -> None:
+        """(domain name, bytes at the full context length) pairs, and the part of them that must be held; None when nothing
+        is predicted."""
         self._predicted = None if predicted_bytes is None else tuple(predicted_bytes)
+        self._must_hold = tuple(must_hold_bytes)
 
     def set_margin(self, margin_bytes: int) -> None:
         """What the OOM line keeps free in each domain."""
@@ -122,6 +127,7 @@ class Monitor:
             self._state,
             self._predicted,
             self._margin_bytes,
+            self._must_hold,
         )
 
     def _read_machine(self, pid: int | None) -> MachineReading:

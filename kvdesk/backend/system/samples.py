@@ -94,7 +94,8 @@ class Sample:
 
     ``time_s`` is Unix time, ``monotonic_s`` the clock that never jumps; both of the moment the reading began.
     ``state`` is the engine's state in the app's word for it. ``predicted_bytes`` holds (domain name, bytes at the
-    full context length) pairs, None while nothing is predicted. ``margin_bytes`` is what the OOM line keeps free
+    full context length) pairs, None while nothing is predicted; ``must_hold_bytes`` the part of them that nobody can take
+    back (DevicePlan.must_hold_bytes). ``margin_bytes`` is what the OOM line keeps free
     (settings.kept_free).
     """
 
@@ -107,6 +108,7 @@ class Sample:
     state: str = ""
     predicted_bytes: tuple[tuple[str, int], ...] | None = None
     margin_bytes: int = AUTOMATIC_MARGIN
+    must_hold_bytes: tuple[tuple[str, int], ...] | None = None
 
     @property
     def domains(self) -> tuple[DomainReading, ...]:
@@ -120,3 +122,7 @@ class Sample:
     def predicted(self, name: str) -> int | None:
         """Bytes predicted for that domain at the full context length."""
         return dict(self.predicted_bytes or ()).get(name)
+
+    def must_hold(self, name: str) -> int | None:
+        """The part of ``predicted`` that nobody can take back; None where it is not known."""
+        return dict(self.must_hold_bytes or ()).get(name)

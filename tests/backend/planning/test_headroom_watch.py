@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kvdesk.backend.planning.headroom_watch import HeadroomWatch
+from kvdesk.backend.session_log.recording import room_sentence
 from kvdesk.backend.settings import AUTOMATIC_MARGIN, kept_free
 from kvdesk.backend.system.samples import DomainReading, MachineReading, Sample
 from kvdesk.sizes import GIB, MIB
@@ -48,6 +51,19 @@ def test_an_automatic_margin_is_a_gibibyte_or_a_tenth(margin_bytes: int, capacit
 def test_a_small_memory_is_short_later_than_a_large_one(capacity_bytes: int, room_bytes: int, level: str) -> None:
     changes = HeadroomWatch().feed(sample(capacity_bytes, room_bytes))
     assert [change.level for change in changes] == ([level] if level else [])
+
+
+def test_weights_that_may_be_dropped_make_it_slow_not_dangerous() -> None:
+    """A mapped 20 GiB file on a machine of 16 GiB runs; the alarm was red, as if it would be killed."""
+    watch, over = HeadroomWatch(), sample(16 * GIB, -5 * GIB)
+    line = over.predicted("RAM") or 0
+    small = replace(over, must_hold_bytes=(("RAM", line - 15 * GIB),))
+    (change,) = watch.feed(small)
+    assert (change.level, change.is_slow) == ("amber", True)
+    assert "read from disk again and again" in room_sentence(change)
+    (change,) = watch.feed(replace(over, must_hold_bytes=over.predicted_bytes))
+    assert (change.level, change.worse, change.is_slow) == ("red", True, False)
+    assert "over the OOM line" in room_sentence(change)
 
 
 def test_a_reading_that_trembles_warns_once_in_a_small_memory_too() -> None:
