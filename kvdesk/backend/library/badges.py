@@ -5,7 +5,6 @@ Joins headers, prices and the machine's memory for lists of models; what a badge
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from kvdesk.backend.settings import AUTOMATIC_MARGIN, EngineSettings
 from kvdesk.backend.system.cpu_fallback import remembered
 from kvdesk.backend.system.machine import read_domains
 from kvdesk.backend.system.samples import DomainReading
+from kvdesk.backend.system.temporary_folder import temporary_folder
 from kvdesk.errors import HubError, ModelFileError
 
 DEFAULT_SETTINGS = EngineSettings()
@@ -53,7 +53,7 @@ class Badges:
 
     def of_remote(self, hub: Hub, model: RemoteModel) -> Fit:
         """How ``model`` would fit, by its header alone: nothing else of it is fetched."""
-        with tempfile.TemporaryDirectory(prefix="kvdesk-header-", ignore_cleanup_errors=True) as folder:
+        with temporary_folder("header") as folder:
             try:
                 return self._of(fetch_headers(hub, model, Path(folder)))
             except (HubError, ModelFileError) as error:

@@ -19,6 +19,7 @@ from kvdesk.backend.processes.dry_run_process import Answer, Subject, TryRepacki
 from kvdesk.backend.protocol.footprint import Footprint
 from kvdesk.backend.settings import EngineSettings
 from kvdesk.backend.system.child_process import ChildProcess, signal_name
+from kvdesk.backend.system.temporary_folder import temporary_folder
 from kvdesk.errors import EngineError, PlanError, SettingsError
 
 ANSWER_TIMEOUT_S = 30.0
@@ -138,7 +139,7 @@ class DryRun:
         if self._process and self.pid is not None:
             return self._process.connection
         self.let_go()
-        self._folder = tempfile.TemporaryDirectory(prefix="kvdesk-plan-", ignore_cleanup_errors=True)
+        self._folder = temporary_folder("plan")
         log_path = str(paths.log_dir() / "dry-run.log")
         try:
             self._process = ChildProcess(
