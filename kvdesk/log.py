@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from kvdesk.shown_text import shown_text
 from kvdesk.terminal import say_beside
 
 _fault_file: TextIO | None = None
+_hear_of_uncaught: Callable[[], None] | None = None
 
 
 def start(folder: Path) -> None:
@@ -33,6 +35,12 @@ def start(folder: Path) -> None:
     faulthandler.enable(_fault_file)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+
+
+def tell_of_uncaught(hear: Callable[[], None] | None) -> None:
+    """Have ``hear`` called, on whichever thread it was, when an exception that nobody caught is in the log; None: nobody."""
+    global _hear_of_uncaught
+    _hear_of_uncaught = hear
 
 
 def _private(path: str, flags: int) -> int:
@@ -59,5 +67,8 @@ class _Formatter(logging.Formatter):
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An exception that nobody caught: to the log, and to a terminal if there is one."""
     logging.getLogger("kvdesk").error("uncaught", exc_info=(kind, error, trace))
+    if _hear_of_uncaught:
+        with contextlib.suppress(RuntimeError):  # the window is gone
+            _hear_of_uncaught()
     if sys.stderr:
         say_beside("".join(traceback.format_exception(kind, error, trace)), end="")

@@ -23,7 +23,7 @@ from kvdesk.backend.planning.plan_event import (
     PlanFailed,
     PlanReady,
 )
-from kvdesk.backend.planning.planner import Planner
+from kvdesk.backend.planning.planner import UNFORESEEN, Planner
 from kvdesk.backend.settings import ContextSettings, EngineSettings, ModelSettings
 from tests.plan_samples import GIB, MIB, ram
 from tests.tiny_models import replace_alike, write_tiny
@@ -180,6 +180,18 @@ def test_failures_are_events_and_the_planner_goes_on(desk: Desk, path: Path, tmp
     assert refused.nearest is not None
     assert refused.nearest.context.flash_attn == "auto"
     assert final(desk, desk.planner.plan(path, SETTINGS)).plan.fits is True
+
+
+@pytest.mark.logs("a plan for .* failed")
+def test_a_mistake_of_our_own_is_no_raw_text_and_the_planner_goes_on(
+    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.until(PlanReady, desk.planner.plan(path, SETTINGS))
+    with monkeypatch.context() as patch:
+        patch.setattr("kvdesk.backend.planning.pricer.Pricer.plan", lambda *_arguments, **_options: "x" in 1)
+        failed = desk.until(PlanFailed, desk.planner.plan(path, SETTINGS))
+    assert failed.sentence == UNFORESEEN
+    desk.until(PlanReady, desk.planner.plan(path, SETTINGS))
 
 
 def test_an_idle_helper_is_let_go_and_comes_back(tmp_path: Path, home: Path, path: Path) -> None:

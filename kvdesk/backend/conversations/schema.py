@@ -6,12 +6,15 @@ Used by store.py alone, in its thread. A released migration is never changed; a 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from kvdesk.backend.chat_format.thinking import split_reply
 from kvdesk.errors import ConversationGone, StoreError
+
+_log = logging.getLogger(__name__)
 
 MIGRATIONS: tuple[str, ...] = (
     # 1: conversations, their messages as a tree, and what each model was last used with.
@@ -124,6 +127,7 @@ def errors_in_words(path: Path) -> Generator[None, None, None]:
         sentence = _sentence(error, path)
         if sentence is None:
             raise
+        _log.info("SQLite on %s: %s (%s)", path, error, getattr(error, "sqlite_errorname", ""))
         raise StoreError(sentence) from error
 
 
@@ -142,8 +146,8 @@ def _sentence(error: sqlite3.Error, path: Path) -> str | None:
     }
     for code, reason in reasons.items():
         if name.startswith(code):
-            return f"{reason} (SQLite: {error})"
-    return f"The conversations in {path} cannot be used. (SQLite: {error})"
+            return reason
+    return f"The conversations in {path} cannot be used; kvdesk.log has the details."
 
 
 def _thought_in(reply: str) -> str:

@@ -36,6 +36,8 @@ from kvdesk.errors import KvdeskError, SettingsError
 
 log = logging.getLogger(__name__)
 
+UNFORESEEN = "The plan failed in a way that was not foreseen; kvdesk.log has the details."
+
 IDLE_S = 5.0
 """After so long without a question the helper ends and its memory (47 to 92 MiB) is free; answers stay known, and the next question
 waits 0.3 to 0.5 s for another helper."""
@@ -217,9 +219,9 @@ class Planner:
             except KvdeskError as error:
                 nearest = error.nearest if isinstance(error, SettingsError) else None
                 event = PlanFailed(question.request_id, question.path, type(error).__name__, str(error), nearest)
-            except Exception as error:
+            except Exception:
                 log.exception("a plan for %s failed", question.path)
-                event = PlanFailed(question.request_id, question.path, "PlanError", f"The plan failed: {error}.")
+                event = PlanFailed(question.request_id, question.path, "PlanError", UNFORESEEN)
             self._on_event(event)
         if self._pricer:
             self._pricer.let_go()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from PySide6.QtCore import QObject
+from PySide6.QtCore import QObject, Signal
 
 from kvdesk import paths
 from kvdesk.backend.engine.engine_event import FellBack
@@ -15,9 +16,15 @@ from kvdesk.ui.chat.transcript import Transcript
 from kvdesk.ui.controllers.bridge import Bridge
 from kvdesk.ui.controllers.session_log import SessionLogController
 
+UNFORESEEN_AGAIN_S = 60.0
+"""An unforeseen error that comes again and again is said no oftener."""
+
 
 class NoticesController(QObject):
     """Says what happened beside the conversation."""
+
+    unforeseen = Signal()
+    """Something that nobody caught is in the log; may be emitted from any thread."""
 
     def __init__(
         self, transcript: Transcript, bridge: Bridge, logs: SessionLogController, parent: QObject | None = None
@@ -29,6 +36,8 @@ class NoticesController(QObject):
         self._actions: dict[int, Callable[[], None]] = {}
         transcript.notice_action_triggered.connect(self._on_action_triggered)
         logs.unclean_found.connect(self._on_unclean_found)
+        self._unforeseen_said_s: float | None = None
+        self.unforeseen.connect(self._on_unforeseen)
 
     def say(self, text: str, kind: str) -> None:
         """``kind``: "note", "warning" or "error"."""
@@ -46,6 +55,16 @@ class NoticesController(QObject):
     def _on_action_triggered(self, notice: int) -> None:
         if notice in self._actions:
             self._actions[notice]()
+
+    def _on_unforeseen(self) -> None:
+        now_s, before_s = time.monotonic(), self._unforeseen_said_s
+        if before_s is None or now_s - before_s >= UNFORESEEN_AGAIN_S:
+            self._unforeseen_said_s = now_s
+            words = self.tr(
+                "Something in kvdesk went wrong that was not foreseen. It goes on, and what was said is kept; "
+                "what you did last may have had no effect. kvdesk.log has the details."
+            )
+            self._offer(words, self.tr("Copy report"), self._logs.copy_report)
 
     def _on_unclean_found(self, summary: SessionSummary) -> None:
         words = self.tr("kvdesk did not end in order last time. Its memory was on record up to the last second.")

@@ -80,6 +80,7 @@ def run(
     def joined(app: App) -> None:
         nonlocal exit_code
         apps.append(app)
+        log.tell_of_uncaught(app.notices.unforeseen.emit)
         if question is not None:
             from kvdesk.ui.shell.demo import Demo
 
@@ -87,6 +88,7 @@ def run(
 
     open_app(application, Path(model).absolute() if model else None, rpc_servers, joined)
     failed = application.exec()
+    log.tell_of_uncaught(None)
     for app in apps:
         app.close()
     signals.close()

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import queue
+import re
 import sqlite3
 import subprocess
 import sys
@@ -611,3 +612,15 @@ def test_whatever_goes_wrong_in_opening_everybody_is_answered(path, monkeypatch)
     assert isinstance(answer, StoreError)
     assert "cannot be opened" in str(answer)
     assert thread.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all, but long enough to be read as one" * 40, b"SQLite format 3\x00" + b"\xff" * 4000]
+)
+def test_what_sqlite_says_stays_in_the_log(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "kvdesk.sqlite3"
+    path.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        ConversationStore(path)
+    assert str(path) in str(caught.value)
+    assert not re.search(r"SQLite|not a database|malformed", str(caught.value))
