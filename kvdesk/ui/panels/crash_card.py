@@ -85,8 +85,8 @@ class CrashCard(QFrame):
         self._layout.addLayout(top)
         for widget in (self._sentence, self._kept, self._chart_words):
             self._layout.addWidget(widget)
-        self._add_buttons((self._smaller, self._reload, self._without_gpu))
-        self._add_buttons((self._report, self._log), last=self._dismiss)
+        self._add_buttons((self._smaller, self._reload))
+        self._add_buttons((self._without_gpu, self._report, self._log), last=self._dismiss)
         self.hide()
 
     def show_crash(
