@@ -118,8 +118,8 @@ def kv_facts(model: ModelFile, footprint: Footprint) -> KvFacts | None:
 def why(figure: str, plan: MemoryPlan, device: DevicePlan, model: ModelFile) -> tuple[str, ...]:
     """Sentences that answer "why" for one figure of the plan table.
 
-    ``figure``: "weights", "mapped", "kv", "recurrent", "compute", "output", "overhead", "checkpoints", "total", "others", "ceiling",
-    "line". Empty for a figure that is zero.
+    ``figure``: "weights", "mapped", "kv", "recurrent", "compute", "output", "overhead", "checkpoints", "total", "must_hold",
+    "droppable", "others", "ceiling", "line". Empty for a figure that is zero.
     """
     context = plan.settings.context
     if figure == "kv" and plan.footprint and device.kv_bytes:
@@ -141,6 +141,9 @@ def why(figure: str, plan: MemoryPlan, device: DevicePlan, model: ModelFile) -> 
         "checkpoints": f"points of a long conversation that the engine can go back to without reading it again, at most "
         f"{CHECKPOINTS_KEPT}; they come with its turns",
         "total": "everything above together, as reserved",
+        "must_hold": "what nobody can take back from the engine: beyond the ceiling it is killed",
+        "droppable": "pages of the model file: where memory is short they are dropped and read again for each token, which "
+        "is slow and no crash",
         "others": "what other programs and the system hold and will not give back",
         "ceiling": "what the engine may hold in all before this memory is exhausted, now",
         "line": "the ceiling less the margin that is kept free",

@@ -299,7 +299,12 @@ class PlanTable(QWidget):
         ]
 
     def _line_rows(self, plan: MemoryPlan, device: DevicePlan) -> list[Row]:
+        held = (
+            ("must_hold", self.tr("Must be held"), device.must_hold_bytes),
+            ("droppable", self.tr("May be dropped"), device.weights_mapped_bytes),
+        )
         lines = (
+            *(held if device.weights_mapped_bytes else ()),  # else all of it must be
             ("line", self.tr("OOM line"), device.oom_line_bytes),
             ("ceiling", self.tr("Ceiling now"), device.ceiling_bytes),
             ("others", self.tr("Other programs"), device.others_bytes),
@@ -366,5 +371,5 @@ def _row(
         tip,
         "\n".join(_sentence(reason) for reason in reasons),
         is_sum=key in ("total", "resident", "room"),
-        is_line=key in ("line", "ceiling", "others", "capacity"),
+        is_line=key in ("must_hold", "droppable", "line", "ceiling", "others", "capacity"),
     )

@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QTreeWidget
 
+from kvdesk.sizes import format_bytes
 from kvdesk.ui.memory.plan_table import Loaded, PlanTable
 from kvdesk.ui.widgets.theme import DARK, LIGHT
 from tests.fakes import memory_pictures as pictures
@@ -52,6 +53,17 @@ def test_before_a_load_every_component_of_every_domain_has_its_price(table):
     assert ["CUDA0  ·  NVIDIA GeForce RTX 4060 Laptop GPU"] in rows
     assert ["Overhead, typical", "280 MiB"] in rows
     assert ["Total", "5.6 GiB"] in rows  # nothing lazily given on a GPU: one sum
+
+
+def test_what_must_be_held_and_what_may_be_dropped_stand_apart(table):
+    plan = pictures.plan(gpu=True)
+    table.show_plan(plan)
+    rows = lines(table)
+    ram, card = plan.devices
+    assert [row[0] for row in rows].count("Must be held") == 1  # on a card all of it must
+    assert ["Must be held", format_bytes(ram.total_bytes - ram.weights_mapped_bytes)] in rows
+    assert ["May be dropped", "1.8 GiB"] in rows
+    assert card.weights_mapped_bytes == 0
 
 
 def test_over_the_line_is_red_and_says_by_how_much(table):
