@@ -163,6 +163,8 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _back_up(connection: sqlite3.Connection, target: Path) -> None:
+    with contextlib.suppress(OSError):  # SQLite will say what is wrong
+        target.touch(mode=0o600)  # its owner's alone, as the conversations are
     with contextlib.closing(sqlite3.connect(target)) as copy:
         connection.backup(copy)
 

@@ -336,6 +336,8 @@ def test_migrating_leaves_a_copy_and_a_failing_migration_leaves_all_as_it_was(pa
         assert connection.execute("PRAGMA user_version").fetchone() == (known + 1,)
         assert connection.execute("SELECT title, colour FROM conversations").fetchall() == [("Kept", "red")]
     backup = path.with_name(f"conversations.sqlite3.v{known}.backup")
+    if os.name == "posix":
+        assert backup.stat().st_mode & 0o077 == 0
     with ConversationStore(backup) as store:
         assert titles(store.conversations()) == ["Kept"]
     with pytest.raises(StoreError, match=rf"newer kvdesk \(schema {known + 1}, this one knows {known}\)"):
