@@ -234,6 +234,17 @@ def test_the_log_alone_is_nearly_as_good(folder: Path) -> None:
             assert abs(logged.bytes_of(kind) - whole.bytes_of(kind)) < 32 * 1024, (architecture, kind)
 
 
+def test_a_temporary_folder_that_cannot_be_used_is_named_and_the_model_is_not_blamed(
+    llama: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with DryRun(read_model_file(llama)) as dry_run:
+        with pytest.raises(PlanError, match=r"temporary files in .*gone"):
+            dry_run.ask(PLAIN)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        assert dry_run.ask(PLAIN).source == DRY_RUN
+
+
 def test_weights_that_the_dry_run_pins_for_a_gpu_are_pages_of_the_file_in_a_mapped_load() -> None:
     """No machine of the tests has a GPU with host buffers of its own; tools/gpu_check.py sees the whole of it on one."""
     from kvdesk.backend.llama import library

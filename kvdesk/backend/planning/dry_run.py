@@ -139,7 +139,13 @@ class DryRun:
         if self._process and self.pid is not None:
             return self._process.connection
         self.let_go()
-        self._folder = temporary_folder("plan")
+        try:
+            self._folder = temporary_folder("plan")
+        except OSError as error:
+            words = error.strerror or type(error).__name__
+            raise PlanError(
+                f"There is no room for a plan's temporary files in {tempfile.gettempdir()} ({words})."
+            ) from error
         log_path = str(paths.log_dir() / "dry-run.log")
         try:
             self._process = ChildProcess(
