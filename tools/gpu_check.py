@@ -185,7 +185,7 @@ def check_growth(desk: Desk, path: Path, base: ModelSettings) -> bool:
         "",
         "yes" if grown == whole else "other text",
     )
-    return bool(steps)
+    return bool(steps) and grown == whole
 
 
 def check_conversion(desk: Desk, path: Path, base: ModelSettings) -> bool:

@@ -42,7 +42,8 @@ CUDA_CONTEXT_BYTES = 620 * MIB
 """What CUDA takes of a card beside llama.cpp's buffers: context, kernels, cuBLAS (H100, driver 580: 588 MiB after the load,
 618 after a reply; smaller cards take less). Without it the longest context that "fits" did not."""
 CUDA_RAM_BYTES = 390 * MIB
-"""What CUDA's libraries take of RAM (the same H100: 225 MiB of their own, 163 MiB of pages of the libraries)."""
+"""What CUDA takes of RAM (the same H100 less a machine without a card, one chat on each: 225 MiB of its own and 163 MiB of its
+libraries' pages)."""
 CUDA = "CUDA"
 """What ggml's names of CUDA devices begin with."""
 
@@ -141,8 +142,8 @@ class Calibration:
         return dict(self._constants)
 
     def overheads(self, model: ModelFile, footprint: Footprint) -> dict[str, Overhead]:
-        """What each domain of ``footprint`` holds beside llama.cpp's buffers. A GPU never loaded on takes what CUDA usually
-        takes; of other backends nothing is known."""
+        """What each domain of ``footprint`` holds beside llama.cpp's buffers. For a CUDA card never loaded on it is what
+        CUDA took elsewhere; of other backends nothing is known."""
         cells = _cell_bytes(footprint)
         learned = self._constants.get(_ram_key(model, footprint.devices))
         usual = typical_bytes(model) + (CUDA_RAM_BYTES if any(map(_is_cuda, footprint.devices)) else 0)

@@ -41,7 +41,8 @@ class HeadroomWatch:
             if line is None or not predicted:
                 self._levels.pop(domain.name, None)
                 continue
-            rooms = line - predicted, line - (sample.must_hold(domain.name) or predicted)
+            must_hold = sample.must_hold(domain.name)
+            rooms = line - predicted, line - (predicted if must_hold is None else must_hold)
             before = self._levels.get(domain.name, "")
             level = _level(*rooms, domain.capacity_bytes)
             if _LEVELS.index(level) < _LEVELS.index(before):

@@ -108,7 +108,7 @@ class Sample:
     state: str = ""
     predicted_bytes: tuple[tuple[str, int], ...] | None = None
     margin_bytes: int = AUTOMATIC_MARGIN
-    must_hold_bytes: tuple[tuple[str, int], ...] | None = None
+    must_hold_bytes: tuple[tuple[str, int], ...] = ()
 
     @property
     def domains(self) -> tuple[DomainReading, ...]:
@@ -125,4 +125,4 @@ class Sample:
 
     def must_hold(self, name: str) -> int | None:
         """The part of ``predicted`` that nobody can take back; None where it is not known."""
-        return dict(self.must_hold_bytes or ()).get(name)
+        return dict(self.must_hold_bytes).get(name)

@@ -56,12 +56,12 @@ def test_a_small_memory_is_short_later_than_a_large_one(capacity_bytes: int, roo
 def test_weights_that_may_be_dropped_make_it_slow_not_dangerous() -> None:
     """A mapped 20 GiB file on a machine of 16 GiB runs; the alarm was red, as if it would be killed."""
     watch, over = HeadroomWatch(), sample(16 * GIB, -5 * GIB)
-    line = over.predicted("RAM") or 0
-    small = replace(over, must_hold_bytes=(("RAM", line - 15 * GIB),))
+    predicted = over.predicted("RAM") or 0
+    small = replace(over, must_hold_bytes=(("RAM", predicted - 15 * GIB),))
     (change,) = watch.feed(small)
     assert (change.level, change.is_slow) == ("amber", True)
     assert "read from disk again and again" in room_sentence(change)
-    (change,) = watch.feed(replace(over, must_hold_bytes=over.predicted_bytes))
+    (change,) = watch.feed(replace(over, must_hold_bytes=(("RAM", predicted),)))
     assert (change.level, change.worse, change.is_slow) == ("red", True, False)
     assert "over the OOM line" in room_sentence(change)
 
